@@ -6,7 +6,7 @@
 __all__ = ['CLASSES', 'InputError', 'toy_pictures', 'draw_grid', 'normalize', 'denormalize', 'PictureDataset', 'download_cifar10',
            'official_pictures', 'folder_classes', 'to_rgb', 'folder_pictures', 'split_indices', 'CIFAR10DataModule']
 
-# %% ../nbs/00_data.ipynb #f5916ecd
+# %% ../nbs/00_data.ipynb #d7bb6437
 import hashlib, math, os, sys, tarfile, time, zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,14 +22,14 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from tqdm import tqdm
 
-# %% ../nbs/00_data.ipynb #503670d1
+# %% ../nbs/00_data.ipynb #0e1b6074
 CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 
-# %% ../nbs/00_data.ipynb #960829d6
+# %% ../nbs/00_data.ipynb #a4719386
 class InputError(ValueError):
     "사용자가 고칠 수 있는 잘못. 메시지에 문제가 된 이름과 해결 방법이 있다."
 
-# %% ../nbs/00_data.ipynb #bfbb8595
+# %% ../nbs/00_data.ipynb #5e4c6e43
 def _oval(role, x, y, rx, ry=None):
     turns = [2 * math.pi * k / 24 for k in range(24)]
     return role, [(x + rx * math.cos(t), y + (ry or rx) * math.sin(t)) for t in turns]
@@ -45,7 +45,7 @@ def _line(role, x0, y0, x1, y1, width=.045):
 
 def _pair(part): return part, (part[0], [(1 - x, y) for x, y in part[1]])
 
-# %% ../nbs/00_data.ipynb #598eb527
+# %% ../nbs/00_data.ipynb #221e7d29
 _VEHICLES = {
     'airplane': [
         _poly('accent', .1, .5, .22, .5, .12, .28, .04, .28), _poly('accent', .1, .5, .22, .5, .12, .72, .04, .72),
@@ -65,7 +65,7 @@ _VEHICLES = {
         *(_oval(role, x, .74, r) for role, r in (('dark', .1), ('light', .04)) for x in (.16, .38, .8))],
 }
 
-# %% ../nbs/00_data.ipynb #388a776a
+# %% ../nbs/00_data.ipynb #c2446688
 _FACES = {
     'cat': [
         *_pair(_poly('body', .15, .5, .17, .06, .46, .3)), _oval('body', .5, .58, .37, .32),
@@ -82,7 +82,7 @@ _FACES = {
         *_pair(_line('dark', .2, .62, .5, .7, .04)), *_pair(_oval('body', .3, .86, .1, .07))],
 }
 
-# %% ../nbs/00_data.ipynb #deebe399
+# %% ../nbs/00_data.ipynb #a9983be5
 _ANIMALS = {
     'bird': [
         _poly('body', .28, .52, 0, .4, .04, .64), _line('dark', .44, .68, .42, .92), _line('dark', .54, .68, .56, .92),
@@ -103,7 +103,7 @@ _ANIMALS = {
 }
 _SHAPES = {**_VEHICLES, **_FACES, **_ANIMALS}
 
-# %% ../nbs/00_data.ipynb #4692026c
+# %% ../nbs/00_data.ipynb #ba36dba9
 def _mix(u, low, high): return tuple(int(low + (high - low) * t) for t in u)
 
 def _background(u, px):
@@ -116,7 +116,7 @@ def _background(u, px):
         draw.ellipse((x - r, y - r, x + r, y + r), fill=_mix(color, 30, 225))
     return img, draw
 
-# %% ../nbs/00_data.ipynb #13e948dd
+# %% ../nbs/00_data.ipynb #bb46a623
 def _draw_toy(name, u, px=64):
     "클래스 `name`의 그림 한 장. `u`는 0과 1 사이 난수 64개, 돌려주는 값은 `(32, 32, 3)` uint8"
     img, draw = _background(u[:32], px)
@@ -132,7 +132,7 @@ def _draw_toy(name, u, px=64):
         draw.polygon([(px * (cx + cos * x - sin * y), px * (cy + sin * x + cos * y)) for x, y in moved], fill=colors[role])
     return np.asarray(img.reduce(px // 32))
 
-# %% ../nbs/00_data.ipynb #203a295b
+# %% ../nbs/00_data.ipynb #2ce7d1ad
 def toy_pictures(
     n: int, # 그림 수
     seed: int = 0, # 같은 값이면 같은 그림
@@ -146,7 +146,7 @@ def toy_pictures(
     images = images.clip(0, 255).astype(np.uint8).transpose(0, 3, 1, 2)
     return torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels).long()
 
-# %% ../nbs/00_data.ipynb #96fe2857
+# %% ../nbs/00_data.ipynb #95dabecd
 def _fonts():
     from matplotlib import font_manager
     korean = ('NanumGothic', 'Malgun Gothic', 'AppleGothic', 'Apple SD Gothic Neo', 'Noto Sans CJK KR', 'Noto Sans KR')
@@ -172,7 +172,7 @@ def draw_grid(
     plt.close(fig)
     return fig
 
-# %% ../nbs/00_data.ipynb #60292201
+# %% ../nbs/00_data.ipynb #2be38da9
 def normalize(
     images, # uint8 텐서 `(..., H, W)` 또는 PIL 이미지
 ): # float32, 값은 [-1, 1]
@@ -188,7 +188,7 @@ def denormalize(
     "`normalize`를 되돌린다."
     return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
-# %% ../nbs/00_data.ipynb #a059a4bc
+# %% ../nbs/00_data.ipynb #0a0c9bf5
 class PictureDataset(Dataset):
     "메모리에 든 이미지 uint8 `(N, 3, H, W)`와 라벨 int64 `(N,)`. 표본은 변환된 이미지와 정수 라벨"
     def __init__(self, images, labels, transform=normalize):
@@ -203,17 +203,17 @@ class PictureDataset(Dataset):
 
     def __getitems__(self, indices):
         if self.transform is not normalize: return default_collate([self[i] for i in indices])
-        indices = torch.as_tensor(indices)
-        return [normalize(self.images[indices]), self.labels[indices]]
+        indices = torch.from_numpy(np.asarray(indices))
+        return [normalize(self.images.index_select(0, indices)), self.labels[indices]]
 
-# %% ../nbs/00_data.ipynb #762d6286
+# %% ../nbs/00_data.ipynb #df62af16
 def _progress(total, what, unit='it'):
     "터미널과 노트북에는 진행 막대, 로그 파일에는 10초마다 한 줄. 2,000개가 안 되는 일에는 아무것도 쓰지 않는다."
     style = dict(total=total, desc=what, unit=unit, unit_scale=True, disable=total < 2000)
     if sys.stderr.isatty() or 'ipykernel' in sys.modules: return tqdm(**style)
     return tqdm(**style, mininterval=10, bar_format='{desc} {percentage:.0f}% ({n_fmt}/{total_fmt})\n')
 
-# %% ../nbs/00_data.ipynb #a3b95c25
+# %% ../nbs/00_data.ipynb #3523e254
 class _TooSlow(Exception): pass
 
 def _fetch(url, path, seconds=None):
@@ -233,7 +233,7 @@ def _fetch(url, path, seconds=None):
                 if seconds and spent > 1 and spent * size > seconds * (file.tell() - start): raise _TooSlow
     return part
 
-# %% ../nbs/00_data.ipynb #6c92911d
+# %% ../nbs/00_data.ipynb #23eddd8d
 def _write_whole(path, write):
     "`write(file)`로 쓴 내용이 모두 디스크에 닿은 다음에만 `path`가 생긴다."
     temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
@@ -248,7 +248,7 @@ def _write_whole(path, write):
 def _md5(path):
     with open(path, 'rb') as file: return hashlib.file_digest(file, 'md5').hexdigest()
 
-# %% ../nbs/00_data.ipynb #3639f7c2
+# %% ../nbs/00_data.ipynb #f8a39e52
 def _cifar10_faults(root):
     "공식 파일 가운데 없거나 md5가 다른 것의 이름"
     from torchvision.datasets import CIFAR10
@@ -265,7 +265,7 @@ def _extract(archive, names):
                 target.parent.mkdir(exist_ok=True)
                 _write_whole(target, lambda file: file.write(tar.extractfile(member).read()))
 
-# %% ../nbs/00_data.ipynb #24936503
+# %% ../nbs/00_data.ipynb #92a7322a
 def _verified_archive(root, url, seconds):
     "md5가 맞는 `cifar-10-python.tar.gz`. 없으면 받는다."
     from torchvision.datasets import CIFAR10
@@ -279,7 +279,7 @@ def _verified_archive(root, url, seconds):
         raise InputError(f'{url}에서 받은 파일의 md5가 공식 값 {CIFAR10.tgz_md5}과 달라 버렸습니다. 다시 실행하거나 mirror에 다른 주소를 주세요.')
     return part.rename(archive)
 
-# %% ../nbs/00_data.ipynb #d7f024b5
+# %% ../nbs/00_data.ipynb #e3e8a62f
 def download_cifar10(
     data_dir: str, # 공식 파일을 둘 폴더
     *,
@@ -300,7 +300,7 @@ def download_cifar10(
     except OSError as e:
         raise InputError(f'data_dir={str(root)!r}에 쓸 수 없습니다({e.strerror}). 쓸 수 있는 폴더를 data_dir에 주세요.') from e
 
-# %% ../nbs/00_data.ipynb #f25ff842
+# %% ../nbs/00_data.ipynb #28e4f463
 def official_pictures(
     data_dir: str, # `download_cifar10`이 파일을 둔 폴더
 ): # (이미지, 라벨) 두 쌍: 학습 50,000장, 평가 10,000장
@@ -309,7 +309,7 @@ def official_pictures(
     parts = [CIFAR10(data_dir, train=train) for train in (True, False)]
     return [(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets)) for part in parts]
 
-# %% ../nbs/00_data.ipynb #23a240f1
+# %% ../nbs/00_data.ipynb #a884312c
 def folder_classes(
     folder: str, # `train/<클래스>/*`와 `test/<클래스>/*`가 든 폴더
 ): # 가나다순 클래스 이름
@@ -325,7 +325,7 @@ def folder_classes(
         raise InputError(f'{folder}/test/의 클래스 {", ".join(extra)}가 train/에 없습니다. 폴더 이름을 맞추거나 train/에도 사진을 두세요.')
     return names['train']
 
-# %% ../nbs/00_data.ipynb #3059fd88
+# %% ../nbs/00_data.ipynb #e2409ff8
 def to_rgb(
     img, # PIL 이미지, 어떤 모드든
 ): # PIL 이미지, 모드 RGB
@@ -345,19 +345,19 @@ def _decode(path, size):
     except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as e:
         return f'{path} ({type(e).__name__})'
 
-# %% ../nbs/00_data.ipynb #bae5c3bb
+# %% ../nbs/00_data.ipynb #3b1fd02d
 def _list_pictures(folder, classes):
     "(train인가, 클래스 번호, 경로, 크기, 고친 시각)의 목록. 숨은 파일은 뺀다."
     rows = []
     for split in ('train', 'test'):
         for k, name in enumerate(classes):
-            paths = sorted(Path(at, file) for at, _, files in os.walk(Path(folder, split, name)) for file in files)
-            found = [(path, path.stat()) for path in paths if not path.name.startswith('.') and path.name != 'Thumbs.db']
-            if not found and split == 'train': raise InputError(f'{folder}/train/{name}/에 사진이 없습니다. 사진을 넣거나 폴더를 지우세요.')
-            rows += [(split == 'train', k, str(path), stat.st_size, stat.st_mtime_ns) for path, stat in found]
+            files = sorted(os.path.join(at, file) for at, _, names in os.walk(Path(folder, split, name)) for file in names
+                           if not file.startswith('.') and file != 'Thumbs.db')
+            if not files and split == 'train': raise InputError(f'{folder}/train/{name}/에 사진이 없습니다. 사진을 넣거나 폴더를 지우세요.')
+            rows += [(split == 'train', k, file, stat.st_size, stat.st_mtime_ns) for file in files if (stat := os.stat(file))]
     return rows
 
-# %% ../nbs/00_data.ipynb #17c88e7e
+# %% ../nbs/00_data.ipynb #f758b883
 def _judge_bad(bad, on_bad_image):
     if not bad: return
     report = f'사진으로 읽을 수 없는 파일이 {len(bad)}개 있습니다: {", ".join(bad[:5])}{" …" if len(bad) > 5 else ""}'
@@ -375,7 +375,7 @@ def _decode_all(rows, size, on_bad_image):
     is_train, label = (np.array([row[j] for row in rows])[keep] for j in (0, 1))
     return dict(images=images[keep], labels=label.astype(np.int64), is_train=is_train, bad=np.array(bad, dtype=str))
 
-# %% ../nbs/00_data.ipynb #35d6f593
+# %% ../nbs/00_data.ipynb #8f736252
 def _load_cache(path, key):
     try:
         with np.load(path) as saved: return dict(saved) if str(saved['key']) == key else None
@@ -390,7 +390,7 @@ def _save_cache(paths, pictures):
         except OSError as e: error = e
     raise InputError(f'읽은 사진을 {paths[0].parent}에도 {paths[-1].parent}에도 쓸 수 없습니다({error.strerror}). 쓸 수 있는 폴더를 data_dir에 주세요.') from error
 
-# %% ../nbs/00_data.ipynb #d37e359e
+# %% ../nbs/00_data.ipynb #0c1a5fd7
 def folder_pictures(
     folder: str, # `train/<클래스>/*`와 `test/<클래스>/*`가 든 폴더
     image_size: int = 32, # 줄인 뒤의 한 변, 픽셀
@@ -410,7 +410,7 @@ def folder_pictures(
     images, labels, is_train = (torch.from_numpy(pictures[k]) for k in ('images', 'labels', 'is_train'))
     return [(images[part], labels[part]) for part in (is_train, ~is_train)]
 
-# %% ../nbs/00_data.ipynb #9a5d7978
+# %% ../nbs/00_data.ipynb #07bd0ff7
 def split_indices(
     n: int, # 나눌 개수
     val_size: int | float, # 검증 개수, 1보다 작으면 비율
@@ -420,10 +420,10 @@ def split_indices(
     size = val_size if val_size >= 1 else round(n * val_size)
     if not 1 <= size < n or size != int(size):
         raise InputError(f'val_size={val_size}: 학습 데이터 {n:,}장에서 떼어 낼 수 없습니다. 1 이상 {n - 1:,} 이하의 정수나 0과 1 사이의 비율을 주세요.')
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).tolist()
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).numpy()
     return order[int(size):], order[:int(size)]
 
-# %% ../nbs/00_data.ipynb #0f026275
+# %% ../nbs/00_data.ipynb #9d71ab18
 def _mark_toy(trainer):
     for logger in trainer.loggers if trainer else ():
         run = getattr(logger, 'experiment', None)
@@ -438,8 +438,12 @@ _TOY_INSTEAD = """
 진짜 사진을 쓰려면 source='cifar10'을 주세요. 실행의 이름, 태그, 요약에는 toy라고 남습니다.
 ========================================================================"""
 
-# %% ../nbs/00_data.ipynb #07869349
+# %% ../nbs/00_data.ipynb #9f6fc68d
 def _as_is(batch): return batch
+
+class _Part(Subset):
+    "번호를 numpy 배열로 들고 배치째 고르는 `Subset`"
+    def __getitems__(self, picks): return self.dataset.__getitems__(self.indices[np.asarray(picks)])
 
 class _PictureLoaders(pl.LightningDataModule):
     "`_load_pictures()`가 준 (이미지, 라벨) 두 쌍을 나누고, 변환하고, 배치로 만든다."
@@ -447,8 +451,8 @@ class _PictureLoaders(pl.LightningDataModule):
         if self._pictures is None: self._pictures = self._load_pictures()
         (images, labels), test = self._pictures
         train, val = split_indices(len(labels), self.hparams.val_size, self.hparams.seed)
-        self.cifar_train = Subset(PictureDataset(images, labels, self.train_transform or self.transform), train)
-        self.cifar_val = Subset(PictureDataset(images, labels, self.transform), val)
+        self.cifar_train = _Part(PictureDataset(images, labels, self.train_transform or self.transform), train)
+        self.cifar_val = _Part(PictureDataset(images, labels, self.transform), val)
         self.cifar_test = PictureDataset(*test, self.transform)
 
     def _loader(self, dataset, shuffle=False):
@@ -471,7 +475,7 @@ class _PictureLoaders(pl.LightningDataModule):
         images, labels = self.cifar_train.__getitems__(range(min(n, len(self.cifar_train))))
         return draw_grid(denormalize(images), [self.classes[k] for k in labels])
 
-# %% ../nbs/00_data.ipynb #92bcda66
+# %% ../nbs/00_data.ipynb #a7949c27
 _BUILT_IN = ('cifar10', 'toy', 'auto')
 
 def _check_arguments(h):
@@ -485,7 +489,7 @@ def _check_arguments(h):
     if not os.path.isdir(h.source): raise InputError(f"source={h.source!r}: {', '.join(map(repr, _BUILT_IN))} 가운데 하나나 사진 폴더의 경로를 주세요.")
     folder_classes(h.source)
 
-# %% ../nbs/00_data.ipynb #0a2b3877
+# %% ../nbs/00_data.ipynb #7f131eeb
 def _try_download(data_dir, mirror):
     try: download_cifar10(data_dir, mirror=mirror, seconds=8)
     except InputError as e: rank_zero_warn(str(e))
@@ -495,7 +499,7 @@ def _read_source(source, data_dir, h):
     if source == 'cifar10': return official_pictures(data_dir)
     return folder_pictures(source, h.image_size, h.on_bad_image, data_dir)
 
-# %% ../nbs/00_data.ipynb #1b7c7fc4
+# %% ../nbs/00_data.ipynb #97f35bb5
 class CIFAR10DataModule(_PictureLoaders):
     "CIFAR-10, 장난감 그림, 사진 폴더. 표본은 float32 `(3, 32, 32)`, 값은 [-1, 1]. 잘못된 인자에는 `InputError`"
     def __init__(self,
