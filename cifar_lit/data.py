@@ -6,7 +6,7 @@
 __all__ = ['CLASSES', 'InputError', 'toy_pictures', 'draw_grid', 'normalize', 'denormalize', 'PictureDataset', 'download_cifar10',
            'official_pictures', 'folder_classes', 'to_rgb', 'folder_pictures', 'split_indices', 'CIFAR10DataModule']
 
-# %% ../nbs/00_data.ipynb #d7bb6437
+# %% ../nbs/00_data.ipynb #7c5593ab
 import hashlib, math, os, sys, tarfile, time, zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,20 +16,21 @@ import lightning.pytorch as pl
 import numpy as np
 import requests
 import torch
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image, ImageDraw, ImageOps
 import urllib3
-from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from tqdm import tqdm
 
-# %% ../nbs/00_data.ipynb #0e1b6074
+# %% ../nbs/00_data.ipynb #1097bc28
 CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 
-# %% ../nbs/00_data.ipynb #a4719386
+# %% ../nbs/00_data.ipynb #8fc27641
 class InputError(ValueError):
     "사용자가 고칠 수 있는 잘못. 메시지에 문제가 된 이름과 해결 방법이 있다."
 
-# %% ../nbs/00_data.ipynb #5e4c6e43
+# %% ../nbs/00_data.ipynb #dd482b33
 def _oval(role, x, y, rx, ry=None):
     turns = [2 * math.pi * k / 24 for k in range(24)]
     return role, [(x + rx * math.cos(t), y + (ry or rx) * math.sin(t)) for t in turns]
@@ -45,7 +46,7 @@ def _line(role, x0, y0, x1, y1, width=.045):
 
 def _pair(part): return part, (part[0], [(1 - x, y) for x, y in part[1]])
 
-# %% ../nbs/00_data.ipynb #221e7d29
+# %% ../nbs/00_data.ipynb #d8f2725f
 _VEHICLES = {
     'airplane': [
         _poly('accent', .1, .5, .22, .5, .12, .28, .04, .28), _poly('accent', .1, .5, .22, .5, .12, .72, .04, .72),
@@ -65,7 +66,7 @@ _VEHICLES = {
         *(_oval(role, x, .74, r) for role, r in (('dark', .1), ('light', .04)) for x in (.16, .38, .8))],
 }
 
-# %% ../nbs/00_data.ipynb #c2446688
+# %% ../nbs/00_data.ipynb #998963ef
 _FACES = {
     'cat': [
         *_pair(_poly('body', .15, .5, .17, .06, .46, .3)), _oval('body', .5, .58, .37, .32),
@@ -82,7 +83,7 @@ _FACES = {
         *_pair(_line('dark', .2, .62, .5, .7, .04)), *_pair(_oval('body', .3, .86, .1, .07))],
 }
 
-# %% ../nbs/00_data.ipynb #a9983be5
+# %% ../nbs/00_data.ipynb #4b3bd37a
 _ANIMALS = {
     'bird': [
         _poly('body', .28, .52, 0, .4, .04, .64), _line('dark', .44, .68, .42, .92), _line('dark', .54, .68, .56, .92),
@@ -103,7 +104,7 @@ _ANIMALS = {
 }
 _SHAPES = {**_VEHICLES, **_FACES, **_ANIMALS}
 
-# %% ../nbs/00_data.ipynb #ba36dba9
+# %% ../nbs/00_data.ipynb #2a6a5b94
 def _mix(u, low, high): return tuple(int(low + (high - low) * t) for t in u)
 
 def _background(u, px):
@@ -116,7 +117,7 @@ def _background(u, px):
         draw.ellipse((x - r, y - r, x + r, y + r), fill=_mix(color, 30, 225))
     return img, draw
 
-# %% ../nbs/00_data.ipynb #bb46a623
+# %% ../nbs/00_data.ipynb #835bbb7e
 def _draw_toy(name, u, px=64):
     "클래스 `name`의 그림 한 장. `u`는 0과 1 사이 난수 64개, 돌려주는 값은 `(32, 32, 3)` uint8"
     img, draw = _background(u[:32], px)
@@ -132,7 +133,7 @@ def _draw_toy(name, u, px=64):
         draw.polygon([(px * (cx + cos * x - sin * y), px * (cy + sin * x + cos * y)) for x, y in moved], fill=colors[role])
     return np.asarray(img.reduce(px // 32))
 
-# %% ../nbs/00_data.ipynb #2ce7d1ad
+# %% ../nbs/00_data.ipynb #1cd9f75b
 def toy_pictures(
     n: int, # 그림 수
     seed: int = 0, # 같은 값이면 같은 그림
@@ -146,7 +147,7 @@ def toy_pictures(
     images = images.clip(0, 255).astype(np.uint8).transpose(0, 3, 1, 2)
     return torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels).long()
 
-# %% ../nbs/00_data.ipynb #95dabecd
+# %% ../nbs/00_data.ipynb #1c7dfb2e
 def _fonts():
     from matplotlib import font_manager
     korean = ('NanumGothic', 'Malgun Gothic', 'AppleGothic', 'Apple SD Gothic Neo', 'Noto Sans CJK KR', 'Noto Sans KR')
@@ -172,7 +173,7 @@ def draw_grid(
     plt.close(fig)
     return fig
 
-# %% ../nbs/00_data.ipynb #2be38da9
+# %% ../nbs/00_data.ipynb #fdf1e5a0
 def normalize(
     images, # uint8 텐서 `(..., H, W)` 또는 PIL 이미지
 ): # float32, 값은 [-1, 1]
@@ -188,7 +189,7 @@ def denormalize(
     "`normalize`를 되돌린다."
     return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
-# %% ../nbs/00_data.ipynb #0a0c9bf5
+# %% ../nbs/00_data.ipynb #d61d1205
 class PictureDataset(Dataset):
     "메모리에 든 이미지 uint8 `(N, 3, H, W)`와 라벨 int64 `(N,)`. 표본은 변환된 이미지와 정수 라벨"
     def __init__(self, images, labels, transform=normalize):
@@ -206,14 +207,14 @@ class PictureDataset(Dataset):
         indices = torch.from_numpy(np.asarray(indices))
         return [normalize(self.images.index_select(0, indices)), self.labels[indices]]
 
-# %% ../nbs/00_data.ipynb #df62af16
+# %% ../nbs/00_data.ipynb #c5b91044
 def _progress(total, what, unit='it'):
     "터미널과 노트북에는 진행 막대, 로그 파일에는 10초마다 한 줄. 2,000개가 안 되는 일에는 아무것도 쓰지 않는다."
     style = dict(total=total, desc=what, unit=unit, unit_scale=True, disable=total < 2000)
     if sys.stderr.isatty() or 'ipykernel' in sys.modules: return tqdm(**style)
     return tqdm(**style, mininterval=10, bar_format='{desc} {percentage:.0f}% ({n_fmt}/{total_fmt})\n')
 
-# %% ../nbs/00_data.ipynb #3523e254
+# %% ../nbs/00_data.ipynb #42e90091
 class _TooSlow(Exception): pass
 
 def _fetch(url, path, seconds=None):
@@ -233,7 +234,7 @@ def _fetch(url, path, seconds=None):
                 if seconds and spent > 1 and spent * size > seconds * (file.tell() - start): raise _TooSlow
     return part
 
-# %% ../nbs/00_data.ipynb #23eddd8d
+# %% ../nbs/00_data.ipynb #44334982
 def _write_whole(path, write):
     "`write(file)`로 쓴 내용이 모두 디스크에 닿은 다음에만 `path`가 생긴다."
     temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
@@ -248,7 +249,7 @@ def _write_whole(path, write):
 def _md5(path):
     with open(path, 'rb') as file: return hashlib.file_digest(file, 'md5').hexdigest()
 
-# %% ../nbs/00_data.ipynb #f8a39e52
+# %% ../nbs/00_data.ipynb #491d4ffd
 def _cifar10_faults(root):
     "공식 파일 가운데 없거나 md5가 다른 것의 이름"
     from torchvision.datasets import CIFAR10
@@ -265,7 +266,7 @@ def _extract(archive, names):
                 target.parent.mkdir(exist_ok=True)
                 _write_whole(target, lambda file: file.write(tar.extractfile(member).read()))
 
-# %% ../nbs/00_data.ipynb #92a7322a
+# %% ../nbs/00_data.ipynb #3e31be23
 def _verified_archive(root, url, seconds):
     "md5가 맞는 `cifar-10-python.tar.gz`. 없으면 받는다."
     from torchvision.datasets import CIFAR10
@@ -279,7 +280,7 @@ def _verified_archive(root, url, seconds):
         raise InputError(f'{url}에서 받은 파일의 md5가 공식 값 {CIFAR10.tgz_md5}과 달라 버렸습니다. 다시 실행하거나 mirror에 다른 주소를 주세요.')
     return part.rename(archive)
 
-# %% ../nbs/00_data.ipynb #e3e8a62f
+# %% ../nbs/00_data.ipynb #ef9d3545
 def download_cifar10(
     data_dir: str, # 공식 파일을 둘 폴더
     *,
@@ -296,11 +297,11 @@ def download_cifar10(
         _extract(_verified_archive(root, url, seconds), faults)
     except (requests.RequestException, urllib3.exceptions.HTTPError, _TooSlow) as e:
         raise InputError(f'{url}에서 CIFAR-10을 받지 못했습니다({type(e).__name__.strip("_")}). 인터넷 연결을 확인하고 다시 실행하면 이어받습니다. '
-                         f"받아 둔 {CIFAR10.filename}을 {root}에 두거나, mirror에 다른 주소를 주거나, source='toy'로 시작할 수도 있습니다.") from e
+                         f"받아 둔 {CIFAR10.filename}을 data_dir({str(root)!r})에 두거나, mirror에 다른 주소를 주거나, source='toy'로 시작할 수도 있습니다.") from e
     except OSError as e:
         raise InputError(f'data_dir={str(root)!r}에 쓸 수 없습니다({e.strerror}). 쓸 수 있는 폴더를 data_dir에 주세요.') from e
 
-# %% ../nbs/00_data.ipynb #28e4f463
+# %% ../nbs/00_data.ipynb #52f5b940
 def official_pictures(
     data_dir: str, # `download_cifar10`이 파일을 둔 폴더
 ): # (이미지, 라벨) 두 쌍: 학습 50,000장, 평가 10,000장
@@ -309,7 +310,7 @@ def official_pictures(
     parts = [CIFAR10(data_dir, train=train) for train in (True, False)]
     return [(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets)) for part in parts]
 
-# %% ../nbs/00_data.ipynb #a884312c
+# %% ../nbs/00_data.ipynb #0ff00447
 def folder_classes(
     folder: str, # `train/<클래스>/*`와 `test/<클래스>/*`가 든 폴더
 ): # 가나다순 클래스 이름
@@ -325,7 +326,7 @@ def folder_classes(
         raise InputError(f'{folder}/test/의 클래스 {", ".join(extra)}가 train/에 없습니다. 폴더 이름을 맞추거나 train/에도 사진을 두세요.')
     return names['train']
 
-# %% ../nbs/00_data.ipynb #e2409ff8
+# %% ../nbs/00_data.ipynb #ce5e6ecd
 def to_rgb(
     img, # PIL 이미지, 어떤 모드든
 ): # PIL 이미지, 모드 RGB
@@ -345,7 +346,7 @@ def _decode(path, size):
     except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as e:
         return f'{path} ({type(e).__name__})'
 
-# %% ../nbs/00_data.ipynb #3b1fd02d
+# %% ../nbs/00_data.ipynb #11f4afb2
 def _list_pictures(folder, classes):
     "(train인가, 클래스 번호, 경로, 크기, 고친 시각)의 목록. 숨은 파일은 뺀다."
     rows = []
@@ -357,7 +358,7 @@ def _list_pictures(folder, classes):
             rows += [(split == 'train', k, file, stat.st_size, stat.st_mtime_ns) for file in files if (stat := os.stat(file))]
     return rows
 
-# %% ../nbs/00_data.ipynb #f758b883
+# %% ../nbs/00_data.ipynb #c5f3a7ee
 def _judge_bad(bad, on_bad_image):
     if not bad: return
     report = f'사진으로 읽을 수 없는 파일이 {len(bad)}개 있습니다: {", ".join(bad[:5])}{" …" if len(bad) > 5 else ""}'
@@ -375,7 +376,7 @@ def _decode_all(rows, size, on_bad_image):
     is_train, label = (np.array([row[j] for row in rows])[keep] for j in (0, 1))
     return dict(images=images[keep], labels=label.astype(np.int64), is_train=is_train, bad=np.array(bad, dtype=str))
 
-# %% ../nbs/00_data.ipynb #8f736252
+# %% ../nbs/00_data.ipynb #d75c2772
 def _load_cache(path, key):
     try:
         with np.load(path) as saved: return dict(saved) if str(saved['key']) == key else None
@@ -390,7 +391,7 @@ def _save_cache(paths, pictures):
         except OSError as e: error = e
     raise InputError(f'읽은 사진을 {paths[0].parent}에도 {paths[-1].parent}에도 쓸 수 없습니다({error.strerror}). 쓸 수 있는 폴더를 data_dir에 주세요.') from error
 
-# %% ../nbs/00_data.ipynb #0c1a5fd7
+# %% ../nbs/00_data.ipynb #3d40581a
 def folder_pictures(
     folder: str, # `train/<클래스>/*`와 `test/<클래스>/*`가 든 폴더
     image_size: int = 32, # 줄인 뒤의 한 변, 픽셀
@@ -410,7 +411,7 @@ def folder_pictures(
     images, labels, is_train = (torch.from_numpy(pictures[k]) for k in ('images', 'labels', 'is_train'))
     return [(images[part], labels[part]) for part in (is_train, ~is_train)]
 
-# %% ../nbs/00_data.ipynb #07bd0ff7
+# %% ../nbs/00_data.ipynb #a937ebd7
 def split_indices(
     n: int, # 나눌 개수
     val_size: int | float, # 검증 개수, 1보다 작으면 비율
@@ -423,11 +424,11 @@ def split_indices(
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).numpy()
     return order[int(size):], order[:int(size)]
 
-# %% ../nbs/00_data.ipynb #9d71ab18
+# %% ../nbs/00_data.ipynb #f84da98f
 def _mark_toy(trainer):
-    for logger in trainer.loggers if trainer else ():
-        run = getattr(logger, 'experiment', None)
-        if not hasattr(run, 'tags') or 'toy' in (run.tags or ()): continue
+    loggers = trainer.loggers if trainer and trainer.is_global_zero else ()
+    for run in (logger.experiment for logger in loggers if isinstance(logger, WandbLogger)):
+        if 'toy' in (run.tags or ()): continue
         run.tags = (*(run.tags or ()), 'toy')
         run.name = run.name if 'toy' in (run.name or '') else f'{run.name or run.id}-toy'
         run.summary['data'] = 'toy'
@@ -438,7 +439,7 @@ _TOY_INSTEAD = """
 진짜 사진을 쓰려면 source='cifar10'을 주세요. 실행의 이름, 태그, 요약에는 toy라고 남습니다.
 ========================================================================"""
 
-# %% ../nbs/00_data.ipynb #9f6fc68d
+# %% ../nbs/00_data.ipynb #ccc78c0d
 def _as_is(batch): return batch
 
 class _Part(Subset):
@@ -457,7 +458,7 @@ class _PictureLoaders(pl.LightningDataModule):
 
     def _loader(self, dataset, shuffle=False):
         workers, pin = self.hparams.num_workers, self.hparams.pin_memory
-        return DataLoader(dataset, self.batch_size, shuffle=shuffle, collate_fn=_as_is, num_workers=workers,
+        return DataLoader(dataset, batch_size=self.batch_size, shuffle=shuffle, collate_fn=_as_is, num_workers=workers,
                           persistent_workers=workers > 0, pin_memory=torch.cuda.is_available() if pin is None else pin)
 
     def train_dataloader(self): return self._loader(self.cifar_train, shuffle=True)
@@ -475,7 +476,7 @@ class _PictureLoaders(pl.LightningDataModule):
         images, labels = self.cifar_train.__getitems__(range(min(n, len(self.cifar_train))))
         return draw_grid(denormalize(images), [self.classes[k] for k in labels])
 
-# %% ../nbs/00_data.ipynb #a7949c27
+# %% ../nbs/00_data.ipynb #3ff7fb49
 _BUILT_IN = ('cifar10', 'toy', 'auto')
 
 def _check_arguments(h):
@@ -489,7 +490,7 @@ def _check_arguments(h):
     if not os.path.isdir(h.source): raise InputError(f"source={h.source!r}: {', '.join(map(repr, _BUILT_IN))} 가운데 하나나 사진 폴더의 경로를 주세요.")
     folder_classes(h.source)
 
-# %% ../nbs/00_data.ipynb #7f131eeb
+# %% ../nbs/00_data.ipynb #31212569
 def _try_download(data_dir, mirror):
     try: download_cifar10(data_dir, mirror=mirror, seconds=8)
     except InputError as e: rank_zero_warn(str(e))
@@ -499,7 +500,7 @@ def _read_source(source, data_dir, h):
     if source == 'cifar10': return official_pictures(data_dir)
     return folder_pictures(source, h.image_size, h.on_bad_image, data_dir)
 
-# %% ../nbs/00_data.ipynb #97f35bb5
+# %% ../nbs/00_data.ipynb #b52fc0d7
 class CIFAR10DataModule(_PictureLoaders):
     "CIFAR-10, 장난감 그림, 사진 폴더. 표본은 float32 `(3, 32, 32)`, 값은 [-1, 1]. 잘못된 인자에는 `InputError`"
     def __init__(self,
@@ -528,15 +529,15 @@ class CIFAR10DataModule(_PictureLoaders):
 
     def prepare_data(self):
         if self.source == 'cifar10': download_cifar10(self.data_dir, mirror=self.hparams.mirror)
-        elif self.source == 'auto': _try_download(self.data_dir, self.hparams.mirror)
-        elif self.source != 'toy': self._pictures = self._load_pictures()
+        elif self.source_used == 'auto': _try_download(self.data_dir, self.hparams.mirror)
+        elif self.source not in _BUILT_IN: self._pictures = self._load_pictures()
 
     def setup(self, stage=None):
         super().setup(stage)
         if self.source_used == 'toy': _mark_toy(self.trainer)
 
     def _load_pictures(self):
-        if self.source == 'auto':
+        if self.source_used == 'auto':
             self.source_used = 'toy' if _cifar10_faults(Path(self.data_dir)) else 'cifar10'
             if self.source_used == 'toy': rank_zero_warn(_TOY_INSTEAD)
         self.save_hyperparameters({'source_used': self.source_used})

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VAL_LOSS', 'ConvNet', 'check_state_dict', 'LitModel']
 
-# %% ../nbs/02_model.ipynb #8bdf4fd6
+# %% ../nbs/02_model.ipynb #7036a308
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from .data import InputError
 
-# %% ../nbs/02_model.ipynb #75adf5a8
+# %% ../nbs/02_model.ipynb #2588270f
 class ConvNet(nn.Module):
     "이미지 `(N, *input_shape)` → 로짓 `(N, num_classes)`. 구조의 출처: W&B의 PyTorch Lightning 이미지 분류 튜토리얼"
     def __init__(self, input_shape, num_classes):
@@ -36,7 +36,7 @@ class ConvNet(nn.Module):
 
     def forward(self, x): return self.fc3(F.relu(self.fc2(F.relu(self.fc1(self.features(x))))))
 
-# %% ../nbs/02_model.ipynb #f94b7474
+# %% ../nbs/02_model.ipynb #ad00bac4
 def check_state_dict(
     have: dict, # 모델의 `state_dict`
     given: dict, # 넣으려는 `state_dict`
@@ -49,7 +49,7 @@ def check_state_dict(
         if weight.shape != given[name].shape:
             raise InputError(f'체크포인트의 {name}은 {tuple(given[name].shape)}인데 모델은 {tuple(weight.shape)}입니다. {advice}')
 
-# %% ../nbs/02_model.ipynb #a0a27c10
+# %% ../nbs/02_model.ipynb #e51e0880
 VAL_LOSS = 'val_loss' # 가장 좋은 체크포인트를 고르는 값
 
 class LitModel(pl.LightningModule):
@@ -78,7 +78,7 @@ class LitModel(pl.LightningModule):
         loss = F.cross_entropy(logits, y)
         metrics(logits, y)
         how = dict(on_step=train, on_epoch=True, prog_bar=True, batch_size=len(y))
-        self.log(f'{stage}_loss', loss, sync_dist=not train, **how)
+        self.log(f'{stage}_loss', loss, sync_dist=True, **how)
         self.log_dict(metrics, **how)
         return loss
 

@@ -6,8 +6,8 @@
 __all__ = ['SafeWandbLogger', 'new_run_folder', 'best_precision', 'LineProgress', 'PredictionWriter', 'TutorialTrainer',
            'TutorialCLI', 'main']
 
-# %% ../nbs/03_train.ipynb #92908ab2
-import csv, os, sys, time, warnings
+# %% ../nbs/03_train.ipynb #7bf89793
+import csv, logging, os, sys, time, warnings
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -18,13 +18,13 @@ from lightning.pytorch.callbacks import BasePredictionWriter, EarlyStopping, Mod
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from .callbacks import ImagePredictionLogger
 from .data import CIFAR10DataModule, InputError
 from .model import VAL_LOSS, LitModel
 
-# %% ../nbs/03_train.ipynb #0cfdf7f0
+# %% ../nbs/03_train.ipynb #bae160c2
 def _wandb_mode():
     "기록할 방식. WANDB_MODE가 있으면 그대로, 없으면 로그인했는지에 따라"
     import wandb
@@ -47,7 +47,7 @@ def _where(run):
     if run.disabled: return '기록하지 않음'
     return f'wandb sync {Path(run.dir).parent}' if run.offline else run.url
 
-# %% ../nbs/03_train.ipynb #c6420131
+# %% ../nbs/03_train.ipynb #6dcbed8c
 class _SafeRun(WandbLogger):
     @property
     @rank_zero_experiment
@@ -56,6 +56,7 @@ class _SafeRun(WandbLogger):
         if self._experiment is None:
             self._experiment = wandb.run or _start_run(self._wandb_init)
             self.where = _where(self._experiment)
+            rank_zero_info(f'W&B: {self.where}')
             with self._guard():
                 self._experiment.define_metric('trainer/global_step')
                 self._experiment.define_metric('*', step_metric='trainer/global_step', step_sync=True)
@@ -76,7 +77,7 @@ class _SafeRun(WandbLogger):
             self._experiment = None
         return self.where
 
-# %% ../nbs/03_train.ipynb #d5473e80
+# %% ../nbs/03_train.ipynb #789e135f
 class SafeWandbLogger(_SafeRun):
     "묻지 않고, W&B가 실패해도 학습을 멈추지 않고, 학습이 실패해도 실행을 닫는 `WandbLogger`"
     def __init__(self,
@@ -111,7 +112,7 @@ class SafeWandbLogger(_SafeRun):
         with self._guard(): super().finalize(status)
         if status != 'success': rank_zero_warn(f'학습이 끝나지 못해 W&B 실행을 닫았습니다. 여기까지의 기록: {self.finish(exit_code=1)}')
 
-# %% ../nbs/03_train.ipynb #8ca025fe
+# %% ../nbs/03_train.ipynb #e2527c9d
 def new_run_folder(
     root: str, # 실행 폴더들을 두는 곳
     source: str, # 데이터의 이름 또는 경로
@@ -121,7 +122,7 @@ def new_run_folder(
     choices = (stem, *(Path(f'{stem}-{k}') for k in range(2, 1000)))
     return next(folder for folder in choices if not folder.exists())
 
-# %% ../nbs/03_train.ipynb #380dcee9
+# %% ../nbs/03_train.ipynb #7ec91f12
 def best_precision(): # 'bf16-mixed' 또는 '32-true'
     "bf16을 하드웨어로 계산하는 장치이면 'bf16-mixed'"
     if torch.cuda.is_available(): fast = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -130,7 +131,7 @@ def best_precision(): # 'bf16-mixed' 또는 '32-true'
         fast = torch.backends.cpu.get_cpu_capability() == 'AVX512' and capabilities.get('avx512_bf16', False)
     return 'bf16-mixed' if fast else '32-true'
 
-# %% ../nbs/03_train.ipynb #aa2fc9ca
+# %% ../nbs/03_train.ipynb #b26a8223
 class LineProgress(ProgressBar):
     "진행 막대 대신 `seconds`초마다, 그리고 에포크가 끝날 때 한 줄을 쓴다."
     def __init__(self, seconds: float = 10):
@@ -152,7 +153,7 @@ class LineProgress(ProgressBar):
     def on_train_epoch_end(self, trainer, pl_module):
         self._line(trainer, 'done', ['train_loss', 'train_acc', VAL_LOSS, 'val_acc'])
 
-# %% ../nbs/03_train.ipynb #9c3ea140
+# %% ../nbs/03_train.ipynb #e5c17a66
 class PredictionWriter(BasePredictionWriter):
     "`predictions.csv`에 평가 데이터의 번호, 정답, 예측, 확률을 쓴다. 프로세스가 여럿이면 저마다 한 파일"
     def __init__(self, folder: str):
@@ -169,33 +170,35 @@ class PredictionWriter(BasePredictionWriter):
             for i, label, k, p in zip(batch_indices, batch[1].tolist(), predicted, probability):
                 table.writerow([i, names[label], names[k], f'{p:.4f}'])
 
-# %% ../nbs/03_train.ipynb #b6fdba13
+# %% ../nbs/03_train.ipynb #57718756
 def _lines(rows): return '\n'.join(f'{name}: {value}' for name, value in rows.items())
 
-def _summary(dm, result, seconds, epochs):
-    sizes = dm.sizes
+def _summary(trainer, dm, result, seconds):
     toy = ' (라이브러리가 그린 장난감 그림, CIFAR-10이 아님)' if dm.source_used == 'toy' else ''
+    sizes, epochs = dm.sizes, trainer.current_epoch
+    seen = epochs * min(sizes['train'], trainer.num_training_batches * dm.batch_size * trainer.world_size)
     return {'데이터': f'{dm.source_used}{toy}', '장수': f'학습 {sizes["train"]:,} 검증 {sizes["val"]:,} 평가 {sizes["test"]:,}',
             '정확도': f'{100 * result["test_acc"]:.1f} %', '손실': f'{result["test_loss"]:.3f}',
-            '학습 시간': f'{seconds:.1f}초, {epochs}에포크', '속도': f'초당 {epochs * sizes["train"] / seconds:,.0f}장'}
+            '학습 시간': f'{seconds:.1f}초, {epochs}에포크', '속도': f'초당 {seen / seconds:,.0f}장'}
 
 def _places(trainer):
-    places = {'실행 폴더': trainer.log_dir, '체크포인트': trainer.checkpoint_callback.best_model_path}
+    saved = trainer.checkpoint_callback
+    places = {'실행 폴더': trainer.log_dir, '체크포인트': (saved and saved.best_model_path) or '없음'}
     return places | {'W&B': logger.finish() for logger in trainer.loggers if isinstance(logger, SafeWandbLogger)}
 
-# %% ../nbs/03_train.ipynb #685c624c
+# %% ../nbs/03_train.ipynb #4f991bde
 class TutorialTrainer(pl.Trainer):
     "`tutorial`이 더해진 `Trainer`"
-    def tutorial(self, model, datamodule, ckpt_path: str | None = None): # 요약
+    def tutorial(self, model, datamodule, ckpt_path: str | None = None): # 요약한 글
         "학습하고, 가장 좋은 체크포인트를 평가하고, 요약한다."
         timer = Timer()
         self.callbacks.append(timer)
         self.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
-        epochs = self.current_epoch
-        [result] = self.test(model, datamodule=datamodule, ckpt_path='best', verbose=False)
-        return _lines(_summary(datamodule, result, timer.time_elapsed('train'), epochs) | _places(self))
+        seconds = timer.time_elapsed('train') # 체크포인트를 읽으면 timer도 되돌아가므로 먼저 읽는다.
+        [result] = self.test(model, datamodule=datamodule, ckpt_path=None if self.fast_dev_run else 'best', verbose=False)
+        return _lines(_summary(self, datamodule, result, seconds) | _places(self))
 
-# %% ../nbs/03_train.ipynb #1ed013c5
+# %% ../nbs/03_train.ipynb #d49d226e
 def _loggers(folder, with_wandb):
     loggers = [CSVLogger(folder.parent, name='', version=folder.name)]
     if with_wandb: loggers.append(SafeWandbLogger(save_dir=folder, name=folder.name, job_type='train'))
@@ -203,12 +206,16 @@ def _loggers(folder, with_wandb):
 
 def _make_run_folder(wanted, root, source):
     folder = Path(wanted) if wanted else new_run_folder(root, source)
+    if rank_zero_only.rank: return folder
     if folder.is_dir() and any(folder.iterdir()): raise InputError(f'run_dir={str(folder)!r}에 이미 다른 실행이 있습니다. 비어 있는 폴더를 주세요.')
     try: folder.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise InputError(f'실행 폴더 {folder}를 만들 수 없습니다({e.strerror}). --run_dir에 쓸 수 있는 폴더를 주세요.') from e
     return folder
 
-# %% ../nbs/03_train.ipynb #025bf51b
+@rank_zero_only
+def _print(text): print(text, flush=True)
+
+# %% ../nbs/03_train.ipynb #e04eb925
 class TutorialCLI(LightningCLI):
     "`LightningCLI`에 `tutorial` 명령과 실행 폴더를 더한 것"
     @staticmethod
@@ -233,12 +240,17 @@ class TutorialCLI(LightningCLI):
         if config.logger in (None, True): kwargs['logger'] = _loggers(folder, trains)
         return super().instantiate_trainer(default_root_dir=folder, callbacks=[*(config.callbacks or []), *callbacks], **kwargs)
 
-    def after_fit(self): print(_lines(_places(self.trainer)))
-    def tutorial(self, **kwargs): print(self.trainer.tutorial(**kwargs))
+    def after_fit(self): _print(_lines(_places(self.trainer)))
+    def tutorial(self, **kwargs): _print(self.trainer.tutorial(**kwargs))
 
-# %% ../nbs/03_train.ipynb #c9f3728e
+# %% ../nbs/03_train.ipynb #4a1e8da2
+_NOISE = '.*LeafSpec.*|.*does not have many workers.*|.*exists and is not empty.*|.*dirpath has changed.*|.*not supported by the model summary.*'
+
 def main(args=None):
     "명령 `cifar-lit`. 고칠 수 있는 잘못이면 한 줄을 쓰고 1로 끝난다."
-    warnings.filterwarnings('ignore', '.*LeafSpec.*|.*does not have many workers.*|.*exists and is not empty.*')
+    warnings.filterwarnings('ignore', _NOISE)
+    warnings.formatwarning = lambda message, *_: f'{message}\n'
+    logging.getLogger('lightning.pytorch.utilities.rank_zero').addFilter(lambda record: 'litlogger' not in record.getMessage())
+    os.environ.setdefault('WANDB_SHOW_INFO', 'false') # 볼 곳은 요약이 알려 준다.
     try: TutorialCLI(LitModel, CIFAR10DataModule, trainer_class=TutorialTrainer, seed_everything_default=42, args=args)
     except InputError as e: sys.exit(f'cifar-lit: {e}')
