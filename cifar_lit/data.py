@@ -6,7 +6,7 @@
 __all__ = ['CLASSES', 'InputError', 'toy_pictures', 'draw_grid', 'normalize', 'denormalize', 'PictureDataset', 'download_cifar10',
            'official_pictures', 'folder_classes', 'to_rgb', 'folder_pictures', 'split_indices', 'CIFAR10DataModule']
 
-# %% ../nbs/00_data.ipynb #7c5593ab
+# %% ../nbs/00_data.ipynb #a2ec8d70
 import hashlib, math, os, sys, tarfile, time, zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,14 +23,14 @@ import urllib3
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from tqdm import tqdm
 
-# %% ../nbs/00_data.ipynb #1097bc28
+# %% ../nbs/00_data.ipynb #d861cc8f
 CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 
-# %% ../nbs/00_data.ipynb #8fc27641
+# %% ../nbs/00_data.ipynb #1fc4345c
 class InputError(ValueError):
     "사용자가 고칠 수 있는 잘못. 메시지에 문제가 된 이름과 해결 방법이 있다."
 
-# %% ../nbs/00_data.ipynb #dd482b33
+# %% ../nbs/00_data.ipynb #ffb59ac9
 def _oval(role, x, y, rx, ry=None):
     turns = [2 * math.pi * k / 24 for k in range(24)]
     return role, [(x + rx * math.cos(t), y + (ry or rx) * math.sin(t)) for t in turns]
@@ -46,7 +46,7 @@ def _line(role, x0, y0, x1, y1, width=.045):
 
 def _pair(part): return part, (part[0], [(1 - x, y) for x, y in part[1]])
 
-# %% ../nbs/00_data.ipynb #d8f2725f
+# %% ../nbs/00_data.ipynb #390bc21f
 _VEHICLES = {
     'airplane': [
         _poly('accent', .1, .5, .22, .5, .12, .28, .04, .28), _poly('accent', .1, .5, .22, .5, .12, .72, .04, .72),
@@ -66,7 +66,7 @@ _VEHICLES = {
         *(_oval(role, x, .74, r) for role, r in (('dark', .1), ('light', .04)) for x in (.16, .38, .8))],
 }
 
-# %% ../nbs/00_data.ipynb #998963ef
+# %% ../nbs/00_data.ipynb #007026dd
 _FACES = {
     'cat': [
         *_pair(_poly('body', .15, .5, .17, .06, .46, .3)), _oval('body', .5, .58, .37, .32),
@@ -83,7 +83,7 @@ _FACES = {
         *_pair(_line('dark', .2, .62, .5, .7, .04)), *_pair(_oval('body', .3, .86, .1, .07))],
 }
 
-# %% ../nbs/00_data.ipynb #4b3bd37a
+# %% ../nbs/00_data.ipynb #dc00509c
 _ANIMALS = {
     'bird': [
         _poly('body', .28, .52, 0, .4, .04, .64), _line('dark', .44, .68, .42, .92), _line('dark', .54, .68, .56, .92),
@@ -104,7 +104,7 @@ _ANIMALS = {
 }
 _SHAPES = {**_VEHICLES, **_FACES, **_ANIMALS}
 
-# %% ../nbs/00_data.ipynb #2a6a5b94
+# %% ../nbs/00_data.ipynb #36520e9f
 def _mix(u, low, high): return tuple(int(low + (high - low) * t) for t in u)
 
 def _background(u, px):
@@ -117,7 +117,7 @@ def _background(u, px):
         draw.ellipse((x - r, y - r, x + r, y + r), fill=_mix(color, 30, 225))
     return img, draw
 
-# %% ../nbs/00_data.ipynb #835bbb7e
+# %% ../nbs/00_data.ipynb #3ea1b2b9
 def _draw_toy(name, u, px=64):
     "클래스 `name`의 그림 한 장. `u`는 0과 1 사이 난수 64개, 돌려주는 값은 `(32, 32, 3)` uint8"
     img, draw = _background(u[:32], px)
@@ -133,7 +133,7 @@ def _draw_toy(name, u, px=64):
         draw.polygon([(px * (cx + cos * x - sin * y), px * (cy + sin * x + cos * y)) for x, y in moved], fill=colors[role])
     return np.asarray(img.reduce(px // 32))
 
-# %% ../nbs/00_data.ipynb #1cd9f75b
+# %% ../nbs/00_data.ipynb #70335d46
 def toy_pictures(
     n: int, # 그림 수
     seed: int = 0, # 같은 값이면 같은 그림
@@ -147,7 +147,7 @@ def toy_pictures(
     images = images.clip(0, 255).astype(np.uint8).transpose(0, 3, 1, 2)
     return torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels).long()
 
-# %% ../nbs/00_data.ipynb #1c7dfb2e
+# %% ../nbs/00_data.ipynb #948d66e4
 def _fonts():
     from matplotlib import font_manager
     korean = ('NanumGothic', 'Malgun Gothic', 'AppleGothic', 'Apple SD Gothic Neo', 'Noto Sans CJK KR', 'Noto Sans KR')
@@ -162,18 +162,17 @@ def draw_grid(
 ): # matplotlib `Figure`
     "그림을 제목과 함께 격자로 그린다."
     import matplotlib.pyplot as plt
-    rows = math.ceil(len(images) / columns)
-    with plt.rc_context({'font.family': _fonts()}):
-        fig, axes = plt.subplots(rows, columns, figsize=(1.2 * columns, 1.4 * rows), squeeze=False, layout='constrained')
-        for ax in axes.flat: ax.axis('off')
-        for ax, image, title, color in zip(axes.flat, images, titles, colors or ['black'] * len(images)):
-            ax.imshow(image.permute(1, 2, 0))
-            ax.set_title(title, fontsize=8, color=color)
-        fig.canvas.draw()
+    rows, family = math.ceil(len(images) / columns), _fonts()
+    fig, axes = plt.subplots(rows, columns, figsize=(1.2 * columns, 1.5 * rows), squeeze=False)
+    fig.subplots_adjust(left=.01, right=.99, bottom=.01, top=1 - .4 / (1.5 * rows), hspace=.4, wspace=.1)
+    for ax in axes.flat: ax.axis('off')
+    for ax, image, title, color in zip(axes.flat, images, titles, colors or ['black'] * len(images)):
+        ax.imshow(image.permute(1, 2, 0))
+        ax.set_title(title, fontsize=8, color=color, family=family)
     plt.close(fig)
     return fig
 
-# %% ../nbs/00_data.ipynb #fdf1e5a0
+# %% ../nbs/00_data.ipynb #67ecade3
 def normalize(
     images, # uint8 텐서 `(..., H, W)` 또는 PIL 이미지
 ): # float32, 값은 [-1, 1]
@@ -189,7 +188,7 @@ def denormalize(
     "`normalize`를 되돌린다."
     return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
-# %% ../nbs/00_data.ipynb #d61d1205
+# %% ../nbs/00_data.ipynb #8fada1f2
 class PictureDataset(Dataset):
     "메모리에 든 이미지 uint8 `(N, 3, H, W)`와 라벨 int64 `(N,)`. 표본은 변환된 이미지와 정수 라벨"
     def __init__(self, images, labels, transform=normalize):
@@ -207,34 +206,35 @@ class PictureDataset(Dataset):
         indices = torch.from_numpy(np.asarray(indices))
         return [normalize(self.images.index_select(0, indices)), self.labels[indices]]
 
-# %% ../nbs/00_data.ipynb #c5b91044
+# %% ../nbs/00_data.ipynb #24d7fe6b
 def _progress(total, what, unit='it'):
     "터미널과 노트북에는 진행 막대, 로그 파일에는 10초마다 한 줄. 2,000개가 안 되는 일에는 아무것도 쓰지 않는다."
     style = dict(total=total, desc=what, unit=unit, unit_scale=True, disable=total < 2000)
     if sys.stderr.isatty() or 'ipykernel' in sys.modules: return tqdm(**style)
     return tqdm(**style, mininterval=10, bar_format='{desc} {percentage:.0f}% ({n_fmt}/{total_fmt})\n')
 
-# %% ../nbs/00_data.ipynb #42e90091
+# %% ../nbs/00_data.ipynb #3eb6d49c
 class _TooSlow(Exception): pass
 
-def _fetch(url, path, seconds=None):
-    "`url`을 `path`.part에 이어받는다. `seconds` 안에 끝나지 않을 속도이면 `_TooSlow`"
-    part = path.with_name(path.name + '.part')
+def _fetch(url, part, seconds):
+    "`url`을 `part`에 이어받는다. `seconds` 안에 끝나지 않을 속도이면 `_TooSlow`"
     start, began = part.stat().st_size if part.exists() else 0, time.monotonic()
     headers = {'Accept-Encoding': 'identity', 'Range': f'bytes={start}-'}
     with requests.get(url, headers=headers, stream=True, timeout=(3, seconds or 30)) as reply:
+        if reply.status_code == 416: # `part`가 원본보다 길다.
+            part.unlink()
+            return _fetch(url, part, seconds)
         reply.raise_for_status()
         if reply.status_code != 206: start = 0
         size = int(reply.headers.get('Content-Length', 0))
-        with open(part, 'ab' if start else 'wb') as file, _progress(start + size, path.name, 'B') as bar:
+        with open(part, 'ab' if start else 'wb') as file, _progress(start + size, part.stem, 'B') as bar:
             bar.update(start)
             for chunk in reply.raw.stream(1 << 18, decode_content=False):
                 file.write(chunk), bar.update(len(chunk))
                 spent = time.monotonic() - began
                 if seconds and spent > 1 and spent * size > seconds * (file.tell() - start): raise _TooSlow
-    return part
 
-# %% ../nbs/00_data.ipynb #44334982
+# %% ../nbs/00_data.ipynb #652e8fed
 def _write_whole(path, write):
     "`write(file)`로 쓴 내용이 모두 디스크에 닿은 다음에만 `path`가 생긴다."
     temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
@@ -249,7 +249,7 @@ def _write_whole(path, write):
 def _md5(path):
     with open(path, 'rb') as file: return hashlib.file_digest(file, 'md5').hexdigest()
 
-# %% ../nbs/00_data.ipynb #491d4ffd
+# %% ../nbs/00_data.ipynb #ccf415f9
 def _cifar10_faults(root):
     "공식 파일 가운데 없거나 md5가 다른 것의 이름"
     from torchvision.datasets import CIFAR10
@@ -266,7 +266,7 @@ def _extract(archive, names):
                 target.parent.mkdir(exist_ok=True)
                 _write_whole(target, lambda file: file.write(tar.extractfile(member).read()))
 
-# %% ../nbs/00_data.ipynb #3e31be23
+# %% ../nbs/00_data.ipynb #f30de6f4
 def _verified_archive(root, url, seconds):
     "md5가 맞는 `cifar-10-python.tar.gz`. 없으면 받는다."
     from torchvision.datasets import CIFAR10
@@ -274,13 +274,14 @@ def _verified_archive(root, url, seconds):
     if archive.exists():
         if _md5(archive) == CIFAR10.tgz_md5: return archive
         raise InputError(f'{archive}의 md5가 공식 값 {CIFAR10.tgz_md5}과 다릅니다. 잘렸거나 바뀐 파일입니다. 지우고 다시 실행하면 새로 받습니다.')
-    part = _fetch(url, archive, seconds)
+    part = archive.with_name(archive.name + '.part')
+    if not (part.exists() and _md5(part) == CIFAR10.tgz_md5): _fetch(url, part, seconds)
     if _md5(part) != CIFAR10.tgz_md5:
         part.unlink()
         raise InputError(f'{url}에서 받은 파일의 md5가 공식 값 {CIFAR10.tgz_md5}과 달라 버렸습니다. 다시 실행하거나 mirror에 다른 주소를 주세요.')
     return part.rename(archive)
 
-# %% ../nbs/00_data.ipynb #ef9d3545
+# %% ../nbs/00_data.ipynb #d08b2f89
 def download_cifar10(
     data_dir: str, # 공식 파일을 둘 폴더
     *,
@@ -301,16 +302,17 @@ def download_cifar10(
     except OSError as e:
         raise InputError(f'data_dir={str(root)!r}에 쓸 수 없습니다({e.strerror}). 쓸 수 있는 폴더를 data_dir에 주세요.') from e
 
-# %% ../nbs/00_data.ipynb #52f5b940
+# %% ../nbs/00_data.ipynb #816e8bfa
 def official_pictures(
     data_dir: str, # `download_cifar10`이 파일을 둔 폴더
 ): # (이미지, 라벨) 두 쌍: 학습 50,000장, 평가 10,000장
     "공식 CIFAR-10. 이미지는 uint8 `(N, 3, 32, 32)`, 라벨은 int64 `(N,)`"
     from torchvision.datasets import CIFAR10
-    parts = [CIFAR10(data_dir, train=train) for train in (True, False)]
+    try: parts = [CIFAR10(data_dir, train=train) for train in (True, False)]
+    except RuntimeError as e: raise InputError(f'{data_dir}에 온전한 공식 파일이 없습니다. prepare_data()나 download_cifar10()을 먼저 부르세요.') from e
     return [(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets)) for part in parts]
 
-# %% ../nbs/00_data.ipynb #0ff00447
+# %% ../nbs/00_data.ipynb #cb3df528
 def folder_classes(
     folder: str, # `train/<클래스>/*`와 `test/<클래스>/*`가 든 폴더
 ): # 가나다순 클래스 이름
@@ -326,7 +328,7 @@ def folder_classes(
         raise InputError(f'{folder}/test/의 클래스 {", ".join(extra)}가 train/에 없습니다. 폴더 이름을 맞추거나 train/에도 사진을 두세요.')
     return names['train']
 
-# %% ../nbs/00_data.ipynb #ce5e6ecd
+# %% ../nbs/00_data.ipynb #0d285ebe
 def to_rgb(
     img, # PIL 이미지, 어떤 모드든
 ): # PIL 이미지, 모드 RGB
@@ -346,7 +348,7 @@ def _decode(path, size):
     except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as e:
         return f'{path} ({type(e).__name__})'
 
-# %% ../nbs/00_data.ipynb #11f4afb2
+# %% ../nbs/00_data.ipynb #636265e5
 def _list_pictures(folder, classes):
     "(train인가, 클래스 번호, 경로, 크기, 고친 시각)의 목록. 숨은 파일은 뺀다."
     rows = []
@@ -358,7 +360,7 @@ def _list_pictures(folder, classes):
             rows += [(split == 'train', k, file, stat.st_size, stat.st_mtime_ns) for file in files if (stat := os.stat(file))]
     return rows
 
-# %% ../nbs/00_data.ipynb #c5f3a7ee
+# %% ../nbs/00_data.ipynb #fba2cd4c
 def _judge_bad(bad, on_bad_image):
     if not bad: return
     report = f'사진으로 읽을 수 없는 파일이 {len(bad)}개 있습니다: {", ".join(bad[:5])}{" …" if len(bad) > 5 else ""}'
@@ -376,7 +378,7 @@ def _decode_all(rows, size, on_bad_image):
     is_train, label = (np.array([row[j] for row in rows])[keep] for j in (0, 1))
     return dict(images=images[keep], labels=label.astype(np.int64), is_train=is_train, bad=np.array(bad, dtype=str))
 
-# %% ../nbs/00_data.ipynb #d75c2772
+# %% ../nbs/00_data.ipynb #450a5c44
 def _load_cache(path, key):
     try:
         with np.load(path) as saved: return dict(saved) if str(saved['key']) == key else None
@@ -391,7 +393,7 @@ def _save_cache(paths, pictures):
         except OSError as e: error = e
     raise InputError(f'읽은 사진을 {paths[0].parent}에도 {paths[-1].parent}에도 쓸 수 없습니다({error.strerror}). 쓸 수 있는 폴더를 data_dir에 주세요.') from error
 
-# %% ../nbs/00_data.ipynb #3d40581a
+# %% ../nbs/00_data.ipynb #425e4687
 def folder_pictures(
     folder: str, # `train/<클래스>/*`와 `test/<클래스>/*`가 든 폴더
     image_size: int = 32, # 줄인 뒤의 한 변, 픽셀
@@ -411,7 +413,7 @@ def folder_pictures(
     images, labels, is_train = (torch.from_numpy(pictures[k]) for k in ('images', 'labels', 'is_train'))
     return [(images[part], labels[part]) for part in (is_train, ~is_train)]
 
-# %% ../nbs/00_data.ipynb #a937ebd7
+# %% ../nbs/00_data.ipynb #ca137920
 def split_indices(
     n: int, # 나눌 개수
     val_size: int | float, # 검증 개수, 1보다 작으면 비율
@@ -424,7 +426,7 @@ def split_indices(
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).numpy()
     return order[int(size):], order[:int(size)]
 
-# %% ../nbs/00_data.ipynb #f84da98f
+# %% ../nbs/00_data.ipynb #a0c39d90
 def _mark_toy(trainer):
     loggers = trainer.loggers if trainer and trainer.is_global_zero else ()
     for run in (logger.experiment for logger in loggers if isinstance(logger, WandbLogger)):
@@ -439,7 +441,7 @@ _TOY_INSTEAD = """
 진짜 사진을 쓰려면 source='cifar10'을 주세요. 실행의 이름, 태그, 요약에는 toy라고 남습니다.
 ========================================================================"""
 
-# %% ../nbs/00_data.ipynb #ccc78c0d
+# %% ../nbs/00_data.ipynb #c22c65da
 def _as_is(batch): return batch
 
 class _Part(Subset):
@@ -476,7 +478,7 @@ class _PictureLoaders(pl.LightningDataModule):
         images, labels = self.cifar_train.__getitems__(range(min(n, len(self.cifar_train))))
         return draw_grid(denormalize(images), [self.classes[k] for k in labels])
 
-# %% ../nbs/00_data.ipynb #3ff7fb49
+# %% ../nbs/00_data.ipynb #e24434f6
 _BUILT_IN = ('cifar10', 'toy', 'auto')
 
 def _check_arguments(h):
@@ -490,7 +492,7 @@ def _check_arguments(h):
     if not os.path.isdir(h.source): raise InputError(f"source={h.source!r}: {', '.join(map(repr, _BUILT_IN))} 가운데 하나나 사진 폴더의 경로를 주세요.")
     folder_classes(h.source)
 
-# %% ../nbs/00_data.ipynb #31212569
+# %% ../nbs/00_data.ipynb #38953613
 def _try_download(data_dir, mirror):
     try: download_cifar10(data_dir, mirror=mirror, seconds=8)
     except InputError as e: rank_zero_warn(str(e))
@@ -500,7 +502,7 @@ def _read_source(source, data_dir, h):
     if source == 'cifar10': return official_pictures(data_dir)
     return folder_pictures(source, h.image_size, h.on_bad_image, data_dir)
 
-# %% ../nbs/00_data.ipynb #b52fc0d7
+# %% ../nbs/00_data.ipynb #53b8559f
 class CIFAR10DataModule(_PictureLoaders):
     "CIFAR-10, 장난감 그림, 사진 폴더. 표본은 float32 `(3, 32, 32)`, 값은 [-1, 1]. 잘못된 인자에는 `InputError`"
     def __init__(self,
@@ -530,7 +532,7 @@ class CIFAR10DataModule(_PictureLoaders):
     def prepare_data(self):
         if self.source == 'cifar10': download_cifar10(self.data_dir, mirror=self.hparams.mirror)
         elif self.source_used == 'auto': _try_download(self.data_dir, self.hparams.mirror)
-        elif self.source not in _BUILT_IN: self._pictures = self._load_pictures()
+        elif self.source not in _BUILT_IN and self._pictures is None: self._pictures = self._load_pictures()
 
     def setup(self, stage=None):
         super().setup(stage)

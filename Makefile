@@ -1,0 +1,42 @@
+# 처음 부르면 .venv를 만들고, requirements.lock이 그대로이면 다시 설치하지 않는다.
+.DEFAULT_GOAL := help
+.PHONY: help run test lab docs bench notebooks
+
+PYTHON ?= python3
+SOURCE ?= auto
+BIN := .venv/bin
+NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb))
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+help: ## 이 목록을 보여 준다
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+
+run: .venv/ready ## 학습하고 평가하고 요약한다 (SOURCE=auto, cifar10, toy 또는 사진 폴더)
+	$(BIN)/cifar-lit tutorial --data.source "$(SOURCE)"
+
+test: .venv/ready ## 노트북(strict nbval)과 tests/를 돌린다
+	$(BIN)/python -m pytest
+
+lab: .venv/ready ## JupyterLab으로 장을 연다
+	$(BIN)/jupyter lab nbs
+
+docs: .venv/ready ## 문서 사이트를 _docs에 만든다
+	$(BIN)/sphinx-build -W -q -b html -c docs nbs _docs
+
+bench: .venv/ready ## 원래 튜토리얼과 나란히 잰다 (SOURCE=사진 폴더)
+	$(BIN)/python bench/tutorial.py "$(SOURCE)"
+
+notebooks: .venv/ready ## 고친 노트북을 정리하고, 내보내고, 돌리고, README를 만든다
+	$(BIN)/nbdev_clean
+	$(BIN)/nbdev_export
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
+	$(BIN)/jupyter nbconvert --to markdown --output-dir . --output README nbs/index.ipynb
+
+.venv/ready: requirements.lock settings.ini setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 이상이 필요합니다. 지금은 {sys.version.split()[0]}입니다. make PYTHON=python3.11 처럼 부르세요.")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	awk '/^[^ ]/ { keep = /^uv==/ } keep' requirements.lock > .venv/uv.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@

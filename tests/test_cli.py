@@ -1,0 +1,171 @@
+"""명령 `cifar-lit` 전체: 남기는 것, 되읽기, 잘못된 입력, 죽은 W&B, 프로세스 여럿."""
+import csv, json, struct, subprocess, sys, textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+QUICK = ('--data.source', 'toy', '--trainer.max_epochs', 1, '--trainer.limit_train_batches', 20, '--trainer.enable_model_summary', 'false')
+
+
+def records(run):
+    "오프라인 실행의 .wandb 파일에 든 기록을 차례로 읽는다. LevelDB 로그 형식: 32 KiB 블록마다 머리 7바이트(crc, 길이, 종류)와 내용"
+    from wandb.proto import wandb_internal_pb2
+    [path] = run.glob('run-*.wandb')
+    data, at, whole = path.read_bytes(), 7, b''
+    while at + 7 <= len(data):
+        left = 32768 - at % 32768
+        _, size, kind = struct.unpack('<IHB', data[at:at + 7]) if left >= 7 else (0, 0, 0)
+        if not kind: at += left; continue
+        whole, at = whole + data[at + 7:at + 7 + size], at + 7 + size
+        if kind in (1, 4):
+            record, whole = wandb_internal_pb2.Record.FromString(whole), b''
+            yield record.WhichOneof('record_type'), record
+
+
+def items(entries): return {'.'.join(e.nested_key) or e.key: json.loads(e.value_json) for e in entries}
+
+
+def offline_run(folder):
+    [run] = folder.glob('wandb/offline-run-*')
+    return run
+
+
+def test_tutorial_leaves_one_folder(cli, tmp_path):
+    done = cli('tutorial', *QUICK)
+    assert 'epoch 1/1 done' in done.stdout and '정확도: ' in done.stdout and '\r' not in done.stdout + done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ['runs']
+    [folder] = (tmp_path / 'runs').iterdir()
+    assert folder.name.endswith('-toy')
+    assert {p.name for p in folder.iterdir()} == {'config.yaml', 'hparams.yaml', 'metrics.csv', 'checkpoints', 'wandb', 'examples-step=000020.png'}
+    assert {p.name for p in (folder / 'checkpoints').iterdir()} == {'best.ckpt', 'last.ckpt'}
+    assert Image.open(folder / 'examples-step=000020.png').size > (500, 200)
+    rows = list(csv.DictReader(open(folder / 'metrics.csv')))
+    assert {'val_loss', 'val_acc', 'test_loss', 'test_acc', 'train_loss_epoch'} <= rows[0].keys()
+    assert yaml.safe_load((folder / 'config.yaml').read_text())['data']['source'] == 'toy'
+
+
+def test_wandb_files_hold_pictures_captions_and_hyperparameters(cli, tmp_path):
+    from cifar_lit.data import CIFAR10DataModule, denormalize
+    cli('tutorial', *QUICK, '--run_dir', 'run', '--examples.num_samples', 6)
+    run = offline_run(tmp_path / 'run')
+    found = list(records(run))
+    [shown] = [history for history in (items(r.history.item) for kind, r in found if kind == 'history') if 'examples.filenames' in history]
+    dm = CIFAR10DataModule(32, source='toy')
+    dm.setup()
+    images, labels = next(iter(dm.val_dataloader()))
+    expected = denormalize(images[:6]).permute(0, 2, 3, 1).numpy()
+    saved = [np.asarray(Image.open(run / 'files' / name)) for name in shown['examples.filenames']]
+    assert len(saved) == 6 and all((a == b).all() for a, b in zip(saved, expected))
+    assert [caption.split('label: ')[1] for caption in shown['examples.captions']] == [dm.classes[k] for k in labels[:6]]
+    config = {}
+    for kind, r in found:
+        for e in {'config': r.config.update, 'run': r.run.config.update}.get(kind, ()): config[e.key or '.'.join(e.nested_key)] = json.loads(e.value_json)
+    hyper = {**dm.hparams, 'input_shape': [3, 32, 32], 'num_classes': 10, 'learning_rate': 2e-4, 'source_used': 'toy'}
+    assert {name: config.get(name, 'missing') for name in hyper} == hyper
+    assert [r.run.display_name for kind, r in found if kind == 'run'][-1].endswith('toy')
+    assert ['toy'] == [tag for kind, r in found if kind == 'run' for tag in r.run.tags][-1:]
+    assert {'data': 'toy'}.items() <= {k: v for kind, r in found if kind == 'summary' for k, v in items(r.summary.update).items()}.items()
+    assert found[-1][0] == 'exit' and found[-1][1].exit.exit_code == 0
+
+
+def test_auto_without_network_is_loud(cli):
+    done = cli('tutorial', *QUICK[2:], '--data.source', 'auto')
+    assert '진짜 CIFAR-10이 아닙니다' in done.stderr and '데이터: toy' in done.stdout
+    assert '-toy' in done.stdout.split('실행 폴더: ')[1].splitlines()[0]
+
+
+def test_own_pictures_then_validate_test_predict(cli, tmp_path, toy_folder):
+    cli('fit', *QUICK[2:], '--data.source', 'photos', '--run_dir', 'run', '--data.batch_size', 8)
+    best = 'run/checkpoints/best.ckpt'
+    for command, metric in (('validate', 'val_acc'), ('test', 'test_acc')):
+        assert metric in cli(command, '--config', 'run/config.yaml', '--ckpt_path', best, '--run_dir', command).stdout
+    cli('predict', '--data.source', 'photos', '--ckpt_path', best, '--run_dir', 'predict')
+    rows = list(csv.DictReader(open(tmp_path / 'predict/predictions.csv')))
+    assert [row['index'] for row in rows] == [str(i) for i in range(30)]
+    assert {row['label'] for row in rows} == {'airplane', 'automobile', 'bird'} and all(1 / 3 <= float(row['probability']) <= 1 for row in rows)
+
+
+@pytest.mark.parametrize('args, words', [
+    (('--data.batch_size', 0), 'batch_size=0'),
+    (('--data.val_size', 20000), 'val_size=20000'),
+    (('--data.source', 'cifar10'), 'CIFAR-10을 받지 못했습니다'),
+    (('--data.source', 'nowhere'), "source='nowhere'"),
+    (('--run_dir', 'file/run'), '실행 폴더'),
+    (('--ckpt_path', 'nowhere.ckpt'), 'nowhere.ckpt'),
+    (('--ckpt_path', 'file'), 'file'),
+])
+def test_bad_input_is_one_line(cli, tmp_path, args, words):
+    (tmp_path / 'file').write_text('not a checkpoint')
+    done = cli('fit', '--data.source', 'toy', *args, check=False)
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1 and last.startswith('cifar-lit: ') and words in last and 'Traceback' not in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ['file']
+
+
+def test_checkpoint_of_another_shape(cli, tmp_path, toy_folder):
+    cli('fit', *QUICK, '--run_dir', 'run', '--trainer.limit_val_batches', 1)
+    done = cli('test', '--data.source', 'photos', '--ckpt_path', 'run/checkpoints/last.ckpt', check=False)
+    assert done.returncode == 1 and 'net.fc3.weight' in done.stderr.splitlines()[-1] and 'Traceback' not in done.stderr
+
+
+def script(tmp_path, body):
+    done = subprocess.run([sys.executable, '-c', textwrap.dedent(body)], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def test_training_survives_a_killed_wandb(tmp_path):
+    done = script(tmp_path, '''
+        import os, signal, subprocess
+        import lightning.pytorch as pl
+        from cifar_lit.callbacks import ImagePredictionLogger
+        from cifar_lit.data import CIFAR10DataModule
+        from cifar_lit.model import LitModel
+        from cifar_lit.train import SafeWandbLogger
+
+        class Kill(pl.Callback):
+            def on_train_batch_end(self, trainer, *args):
+                if trainer.global_step != 3: return
+                children = subprocess.run(['ps', '-o', 'pid=,args=', '--ppid', str(os.getpid())], capture_output=True, text=True).stdout
+                victims = [int(line.split()[0]) for line in children.splitlines() if 'wandb-core' in line]
+                assert len(victims) == 1
+                os.kill(victims[0], signal.SIGKILL)
+
+        logger = SafeWandbLogger(save_dir='run')
+        trainer = pl.Trainer(max_epochs=2, limit_train_batches=10, log_every_n_steps=1, logger=logger, accelerator='cpu', enable_progress_bar=False,
+                             callbacks=[Kill(), ImagePredictionLogger()], default_root_dir='run')
+        trainer.fit(LitModel((3, 32, 32), 10), CIFAR10DataModule(32, source='toy'))
+        print('steps', trainer.global_step, logger.finish())
+    ''')
+    assert 'steps 20 wandb sync run/wandb/offline-run-' in done.stdout and done.stderr.count('W&B 기록이 실패해') == 1
+
+
+def test_wandb_falls_back_when_it_cannot_start(tmp_path):
+    done = script(tmp_path, '''
+        import os
+        os.environ.update(WANDB_MODE='online', WANDB_API_KEY='0' * 40, WANDB_BASE_URL='http://127.0.0.1:9')
+        import wandb
+        from cifar_lit import train
+        start = wandb.init
+        def refuse(**settings):
+            if settings['mode'] == 'online': raise wandb.errors.CommError('닫힌 포트')
+            return start(**settings)
+        wandb.init = refuse
+        logger = train.SafeWandbLogger(save_dir='run')
+        logger.log_metrics({'a': 1.0}, step=1)
+        print(logger.experiment.offline, logger.finish())
+    ''')
+    assert 'True wandb sync run/wandb/offline-run-' in done.stdout and 'W&B를 online 방식으로 시작하지 못했습니다' in done.stderr
+
+
+def test_two_processes_log_once_and_agree(cli, tmp_path):
+    done = cli('tutorial', *QUICK, '--trainer.accelerator', 'cpu', '--trainer.devices', 2, '--run_dir', 'run', '--trainer.log_every_n_steps', 10)
+    assert done.stdout.count('정확도: ') == 1
+    run = offline_run(tmp_path / 'run')
+    histories = [items(r.history.item) for kind, r in records(run) if kind == 'history']
+    assert sum('examples.filenames' in history for history in histories) == 1
+    assert sum('val_loss' in history for history in histories) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['run']
