@@ -7,6 +7,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from conftest import ENV
+
 QUICK = ('--data.source', 'toy', '--trainer.max_epochs', 1, '--trainer.limit_train_batches', 20, '--trainer.enable_model_summary', 'false')
 
 
@@ -77,42 +79,54 @@ def test_auto_without_network_is_loud(cli):
     assert '-toy' in done.stdout.split('실행 폴더: ')[1].splitlines()[0]
 
 
-def test_own_pictures_then_validate_test_predict(cli, tmp_path, toy_folder):
-    cli('fit', *QUICK[2:], '--data.source', 'photos', '--run_dir', 'run', '--data.batch_size', 8)
+def test_own_pictures_then_validate_test_predict(here, tmp_path, toy_folder, capsys):
+    assert here('fit', *QUICK[2:], '--data.source', 'photos', '--run_dir', 'run', '--data.batch_size', 8) is None
     best = 'run/checkpoints/best.ckpt'
     for command, metric in (('validate', 'val_acc'), ('test', 'test_acc')):
-        assert metric in cli(command, '--config', 'run/config.yaml', '--ckpt_path', best, '--run_dir', command).stdout
-    cli('predict', '--data.source', 'photos', '--ckpt_path', best, '--run_dir', 'predict')
+        assert here(command, '--config', 'run/config.yaml', '--ckpt_path', best, '--run_dir', command) is None
+        assert metric in capsys.readouterr().out
+    here('predict', '--data.source', 'photos', '--ckpt_path', best, '--run_dir', 'predict')
     rows = list(csv.DictReader(open(tmp_path / 'predict/predictions.csv')))
     assert [row['index'] for row in rows] == [str(i) for i in range(30)]
     assert {row['label'] for row in rows} == {'airplane', 'automobile', 'bird'} and all(1 / 3 <= float(row['probability']) <= 1 for row in rows)
 
 
-@pytest.mark.parametrize('args, words', [
+BAD = [
     (('--data.batch_size', 0), 'batch_size=0'),
     (('--data.val_size', 20000), 'val_size=20000'),
     (('--data.source', 'cifar10'), 'CIFAR-10을 받지 못했습니다'),
+    (('--data.source', 'cifar10', '--data.data_dir', 'file/data'), "data_dir='file/data'"),
     (('--data.source', 'nowhere'), "source='nowhere'"),
+    (('--data.source', 'empty'), 'empty에 train/ 폴더가 없습니다'),
     (('--run_dir', 'file/run'), '실행 폴더'),
+    (('--run_dir', 'full'), "run_dir='full'"),
     (('--ckpt_path', 'nowhere.ckpt'), 'nowhere.ckpt'),
-    (('--ckpt_path', 'file'), 'file'),
-])
-def test_bad_input_is_one_line(cli, tmp_path, args, words):
+    (('--ckpt_path', 'file'), "ckpt_path='file'"),
+]
+
+
+@pytest.mark.parametrize('args, words', BAD, ids=[words for _, words in BAD])
+def test_bad_input_names_the_thing_and_leaves_nothing(here, tmp_path, args, words):
     (tmp_path / 'file').write_text('not a checkpoint')
-    done = cli('fit', '--data.source', 'toy', *args, check=False)
-    last = done.stderr.strip().splitlines()[-1]
-    assert done.returncode == 1 and last.startswith('cifar-lit: ') and words in last and 'Traceback' not in done.stderr
-    assert [p.name for p in tmp_path.iterdir()] == ['file']
+    (tmp_path / 'full').mkdir(), (tmp_path / 'full/config.yaml').write_text(''), (tmp_path / 'empty').mkdir()
+    message = here('fit', '--data.source', 'toy', *args)
+    assert message.startswith('cifar-lit: ') and words in message and '\n' not in message
+    assert {p.name for p in tmp_path.rglob('*')} == {'file', 'full', 'config.yaml', 'empty'}
 
 
-def test_checkpoint_of_another_shape(cli, tmp_path, toy_folder):
-    cli('fit', *QUICK, '--run_dir', 'run', '--trainer.limit_val_batches', 1)
-    done = cli('test', '--data.source', 'photos', '--ckpt_path', 'run/checkpoints/last.ckpt', check=False)
-    assert done.returncode == 1 and 'net.fc3.weight' in done.stderr.splitlines()[-1] and 'Traceback' not in done.stderr
+def test_the_command_shows_no_traceback(cli):
+    done = cli('fit', '--data.batch_size', 0, check=False)
+    assert done.returncode == 1 and 'Traceback' not in done.stderr and done.stderr.splitlines()[-1].startswith('cifar-lit: batch_size=0')
+
+
+def test_checkpoint_of_another_shape(here, tmp_path, toy_folder):
+    assert here('fit', *QUICK, '--run_dir', 'run', '--trainer.limit_val_batches', 1) is None
+    message = here('test', '--data.source', 'photos', '--ckpt_path', 'run/checkpoints/last.ckpt', '--run_dir', 'other')
+    assert message.startswith('cifar-lit: ') and 'net.fc3.weight' in message and not (tmp_path / 'other').exists()
 
 
 def script(tmp_path, body):
-    done = subprocess.run([sys.executable, '-c', textwrap.dedent(body)], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, '-c', textwrap.dedent(body)], cwd=tmp_path, env=ENV, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 
@@ -140,7 +154,7 @@ def test_training_survives_a_killed_wandb(tmp_path):
         trainer.fit(LitModel((3, 32, 32), 10), CIFAR10DataModule(32, source='toy'))
         print('steps', trainer.global_step, logger.finish())
     ''')
-    assert 'steps 20 wandb sync run/wandb/offline-run-' in done.stdout and done.stderr.count('W&B 기록이 실패해') == 1
+    assert 'steps 20 wandb sync run/wandb/offline-run-' in done.stdout and done.stderr.count('UserWarning: W&B 기록이 실패해') == 1
 
 
 def test_wandb_falls_back_when_it_cannot_start(tmp_path):
