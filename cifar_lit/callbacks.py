@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log_pictures', 'ImagePredictionLogger']
 
-# %% ../nbs/01_callbacks.ipynb #e8fee4e2
+# %% ../nbs/01_callbacks.ipynb #9835b3a6
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -14,19 +14,19 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from .data import denormalize, draw_grid
 
-# %% ../nbs/01_callbacks.ipynb #961c6dcb
+# %% ../nbs/01_callbacks.ipynb #cbf2df91
 def _predict(trainer, pl_module, images):
     plugin = trainer.precision_plugin
     with plugin.forward_context():
         logits = pl_module(plugin.convert_input(images.to(pl_module.device)))
     return logits.argmax(1).tolist()
 
-# %% ../nbs/01_callbacks.ipynb #bf094776
+# %% ../nbs/01_callbacks.ipynb #2895e19f
 def _captions(predictions, labels, names):
     name = lambda k: names[k] if names else str(k)
     return [f'pred: {name(p)}\nlabel: {name(y)}' for p, y in zip(predictions, labels)]
 
-# %% ../nbs/01_callbacks.ipynb #2763be49
+# %% ../nbs/01_callbacks.ipynb #da8bedd4
 def log_pictures(
     logger, # Lightning 로거
     key: str, # W&B와 TensorBoard에서의 이름, PNG의 앞머리
@@ -47,7 +47,7 @@ def log_pictures(
         fig.savefig(Path(folder, f'{key}-step={step:06}.png'), dpi=120)
     return isinstance(logger, TensorBoardLogger) or bool(folder)
 
-# %% ../nbs/01_callbacks.ipynb #b71b7b44
+# %% ../nbs/01_callbacks.ipynb #cee5c8d8
 class ImagePredictionLogger(pl.Callback):
     "검증 에포크가 끝날 때마다 이미지 `num_samples`장을 예측, 정답과 함께 `examples`라는 이름으로 남긴다."
     def __init__(self,

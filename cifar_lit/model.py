@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VAL_LOSS', 'ConvNet', 'check_state_dict', 'stage_metrics', 'LitModel']
 
-# %% ../nbs/02_model.ipynb #c956fe30
+# %% ../nbs/02_model.ipynb #0eb41d6e
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from .data import InputError
 
-# %% ../nbs/02_model.ipynb #37445f46
+# %% ../nbs/02_model.ipynb #32882dd2
 class ConvNet(nn.Module):
     "이미지 `(N, *input_shape)` → 로짓 `(N, num_classes)`. 구조의 출처: W&B의 PyTorch Lightning 이미지 분류 튜토리얼"
     def __init__(self, input_shape, num_classes):
@@ -36,7 +36,7 @@ class ConvNet(nn.Module):
 
     def forward(self, x): return self.fc3(F.relu(self.fc2(F.relu(self.fc1(self.features(x))))))
 
-# %% ../nbs/02_model.ipynb #8e190b5e
+# %% ../nbs/02_model.ipynb #e4ffb7cc
 def check_state_dict(
     have: dict, # 모델의 `state_dict`
     given: dict, # 넣으려는 `state_dict`
@@ -49,7 +49,7 @@ def check_state_dict(
         if weight.shape != given[name].shape:
             raise InputError(f'체크포인트의 {name}은 {tuple(given[name].shape)}인데 모델은 {tuple(weight.shape)}입니다. {advice}')
 
-# %% ../nbs/02_model.ipynb #a9476f3b
+# %% ../nbs/02_model.ipynb #471a9ca5
 VAL_LOSS = 'val_loss' # 가장 좋은 체크포인트를 고르는 값
 
 def stage_metrics(
@@ -59,7 +59,7 @@ def stage_metrics(
     "평균 손실(nat)과 정확도(0~1)"
     return MetricCollection({'loss': MeanMetric(nan_strategy='disable'), 'acc': MulticlassAccuracy(num_classes, average='micro')}, prefix=f'{stage}_')
 
-# %% ../nbs/02_model.ipynb #b80da702
+# %% ../nbs/02_model.ipynb #08209357
 class LitModel(pl.LightningModule):
     "이미지 `(N, *input_shape)`의 분류기. 배치는 (이미지 float32, 라벨 int64 `(N,)`), 손실은 교차 엔트로피(nat)"
     def __init__(self,

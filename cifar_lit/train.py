@@ -6,7 +6,7 @@
 __all__ = ['SafeWandbLogger', 'new_run_folder', 'best_precision', 'tune_cpu', 'LineProgress', 'PredictionWriter',
            'TutorialTrainer', 'TutorialCLI', 'main']
 
-# %% ../nbs/03_train.ipynb #1b0eb6ad
+# %% ../nbs/03_train.ipynb #20123b0b
 import csv, ctypes, logging, os, pickle, sys, time, warnings
 from contextlib import contextmanager
 from datetime import datetime
@@ -24,7 +24,7 @@ from .callbacks import ImagePredictionLogger
 from .data import CIFAR10DataModule, InputError
 from .model import VAL_LOSS, LitModel, check_state_dict
 
-# %% ../nbs/03_train.ipynb #c9650446
+# %% ../nbs/03_train.ipynb #65f4c802
 def _wandb_mode():
     "기록할 방식. WANDB_MODE가 있으면 그대로, 없으면 로그인했는지에 따라"
     import wandb
@@ -47,7 +47,7 @@ def _where(run):
     if run.disabled: return '기록하지 않음'
     return f'wandb sync {Path(run.dir).parent}' if run.offline else run.url
 
-# %% ../nbs/03_train.ipynb #346c9b7e
+# %% ../nbs/03_train.ipynb #96604170
 class _SafeRun(WandbLogger):
     @property
     @rank_zero_experiment
@@ -77,7 +77,7 @@ class _SafeRun(WandbLogger):
             self._experiment = None
         return self.where
 
-# %% ../nbs/03_train.ipynb #a04f9e79
+# %% ../nbs/03_train.ipynb #af814727
 class SafeWandbLogger(_SafeRun):
     "묻지 않고, W&B가 실패해도 학습을 멈추지 않고, 학습이 실패해도 실행을 닫는 `WandbLogger`"
     def __init__(self,
@@ -112,7 +112,7 @@ class SafeWandbLogger(_SafeRun):
         with self._guard(): super().finalize(status)
         if status != 'success': rank_zero_warn(f'학습이 끝나지 못해 W&B 실행을 닫았습니다. 여기까지의 기록: {self.finish(exit_code=1)}')
 
-# %% ../nbs/03_train.ipynb #6992bcca
+# %% ../nbs/03_train.ipynb #d3ad11e2
 def new_run_folder(
     root: str, # 실행 폴더들을 두는 곳
     source: str, # 데이터의 이름 또는 경로
@@ -122,7 +122,7 @@ def new_run_folder(
     choices = (stem, *(Path(f'{stem}-{k}') for k in range(2, 1000)))
     return next(folder for folder in choices if not folder.exists())
 
-# %% ../nbs/03_train.ipynb #c1b671c3
+# %% ../nbs/03_train.ipynb #593a37e8
 def best_precision(): # 'bf16-mixed' 또는 '32-true'
     "bf16을 하드웨어로 계산하는 장치이면 'bf16-mixed'"
     if torch.cuda.is_available(): fast = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -131,7 +131,7 @@ def best_precision(): # 'bf16-mixed' 또는 '32-true'
         fast = torch.backends.cpu.get_cpu_capability() == 'AVX512' and capabilities.get('avx512_bf16', False)
     return 'bf16-mixed' if fast else '32-true'
 
-# %% ../nbs/03_train.ipynb #f3aae1f9
+# %% ../nbs/03_train.ipynb #887969e7
 def tune_cpu():
     "큰 메모리를 쥐고 있게 하고(glibc), 없는 GPU를 찾지 않게 한다. 출처: PyTorch Performance Tuning Guide의 메모리 할당기 항목"
     if torch.cuda.is_available(): return
@@ -140,7 +140,7 @@ def tune_cpu():
     for option, size in ((-3, 32 << 20), (-1, 256 << 20)): # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, 바이트
         if mallopt: mallopt(option, size)
 
-# %% ../nbs/03_train.ipynb #72aad847
+# %% ../nbs/03_train.ipynb #3195cbb8
 class LineProgress(ProgressBar):
     "진행 막대 대신 `seconds`초마다, 그리고 에포크가 끝난 뒤 한 줄을 쓴다."
     def __init__(self, seconds: float = 10):
@@ -168,7 +168,7 @@ class LineProgress(ProgressBar):
         if self._done: self._line(trainer, self._done, ['train_loss', 'train_acc', VAL_LOSS, 'val_acc'])
         self._done = None
 
-# %% ../nbs/03_train.ipynb #66049eeb
+# %% ../nbs/03_train.ipynb #fbcb27c3
 class PredictionWriter(BasePredictionWriter):
     "`predictions.csv`에 평가 데이터의 번호, 정답, 예측, 확률을 쓴다. 프로세스가 여럿이면 저마다 한 파일"
     def __init__(self, folder: str):
@@ -185,7 +185,7 @@ class PredictionWriter(BasePredictionWriter):
             for i, label, k, p in zip(batch_indices, batch[1].tolist(), predicted, probability):
                 table.writerow([i, names[label], names[k], f'{p:.4f}'])
 
-# %% ../nbs/03_train.ipynb #3ce3bc34
+# %% ../nbs/03_train.ipynb #29bb8cf2
 def _lines(rows): return '\n'.join(f'{name}: {value}' for name, value in rows.items())
 
 def _summary(trainer, dm, result, seconds):
@@ -201,7 +201,7 @@ def _places(trainer):
     places = {'실행 폴더': trainer.log_dir, '체크포인트': (saved and saved.best_model_path) or '없음'}
     return places | {'W&B': logger.finish() for logger in trainer.loggers if isinstance(logger, SafeWandbLogger)}
 
-# %% ../nbs/03_train.ipynb #17adc189
+# %% ../nbs/03_train.ipynb #f04b9914
 class TutorialTrainer(pl.Trainer):
     "`tutorial`이 더해진 `Trainer`"
     def tutorial(self, model, datamodule, ckpt_path: str | None = None): # 요약한 글
@@ -213,7 +213,7 @@ class TutorialTrainer(pl.Trainer):
         [result] = self.test(model, datamodule=datamodule, ckpt_path=None if self.fast_dev_run else 'best', verbose=False)
         return _lines(_summary(self, datamodule, result, seconds) | _places(self))
 
-# %% ../nbs/03_train.ipynb #afa1eac2
+# %% ../nbs/03_train.ipynb #48036e7e
 def _loggers(folder, with_wandb):
     loggers = [CSVLogger(folder.parent, name='', version=folder.name)]
     if with_wandb: loggers.append(SafeWandbLogger(save_dir=folder, name=folder.name, job_type='train'))
@@ -230,7 +230,7 @@ def _make_run_folder(wanted, root, source):
 @rank_zero_only
 def _print(text): print(text, flush=True)
 
-# %% ../nbs/03_train.ipynb #f08cb803
+# %% ../nbs/03_train.ipynb #38ad8d5a
 def _read_checkpoint(path):
     "체크포인트 파일의 내용. 'best' 같은 이름이나 주소이면 None"
     if not path or path in ('best', 'last', 'hpc', 'registry') or '://' in path: return None
@@ -241,7 +241,7 @@ def _read_checkpoint(path):
     if not isinstance(found, dict) or 'state_dict' not in found: raise InputError(f'ckpt_path={path!r}: Lightning 체크포인트가 아닙니다.')
     return found
 
-# %% ../nbs/03_train.ipynb #e0a7e2b2
+# %% ../nbs/03_train.ipynb #16bbdf75
 class TutorialCLI(LightningCLI):
     "`LightningCLI`에 `tutorial` 명령과 실행 폴더를 더한 것"
     @staticmethod
@@ -275,7 +275,7 @@ class TutorialCLI(LightningCLI):
     def after_fit(self): _print(_lines(_places(self.trainer)))
     def tutorial(self, **kwargs): _print(self.trainer.tutorial(**kwargs))
 
-# %% ../nbs/03_train.ipynb #2406c22a
+# %% ../nbs/03_train.ipynb #d0037b5d
 _NOISE = '.*LeafSpec.*|.*does not have many workers.*|.*exists and is not empty.*|.*dirpath has changed.*|.*not supported by the model summary.*'
 
 def main(args=None):
