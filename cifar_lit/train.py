@@ -7,7 +7,7 @@ __all__ = ['SafeWandbLogger', 'new_run_folder', 'best_precision', 'tune_cpu', 'L
            'TutorialTrainer', 'TutorialCLI', 'main']
 
 # %% ../nbs/03_train.ipynb #20123b0b
-import csv, ctypes, logging, os, pickle, sys, time, warnings
+import csv, ctypes, inspect, logging, os, pickle, sys, time, warnings
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -29,7 +29,8 @@ def _wandb_mode():
     "기록할 방식. WANDB_MODE가 있으면 그대로, 없으면 로그인했는지에 따라"
     import wandb
     if mode := os.environ.get('WANDB_MODE'): return mode
-    return 'online' if wandb.login(prompt=False, verify=False) else 'offline'
+    asks = 'prompt' not in inspect.signature(wandb.login).parameters # 0.31보다 오래된 wandb
+    return 'online' if (wandb.api.api_key if asks else wandb.login(prompt=False, verify=False)) else 'offline'
 
 def _start_run(settings):
     "온라인, 오프라인, 기록 안 함의 차례로 되는 방식을 찾아 실행을 연다."

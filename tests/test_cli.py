@@ -183,3 +183,19 @@ def test_two_processes_log_once_and_agree(cli, tmp_path):
     assert sum('examples.filenames' in history for history in histories) == 1
     assert sum('val_loss' in history for history in histories) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ['run']
+
+
+def test_wandb_before_0_31_is_not_asked(tmp_path):
+    done = script(tmp_path, '''
+        import os
+        os.environ.pop('WANDB_MODE', None)
+        import wandb
+        from cifar_lit import train
+        wandb.login = lambda verify=False: input('API key: ')
+        modes = []
+        for key in (None, '0' * 40):
+            wandb.api = type('api', (), {'api_key': key})
+            modes.append(train._wandb_mode())
+        print(*modes)
+    ''')
+    assert done.stdout == 'offline online\n'
