@@ -5,28 +5,29 @@
 # %% auto #0
 __all__ = ['log_pictures', 'ImagePredictionLogger']
 
-# %% ../nbs/01_callbacks.ipynb #9835b3a6
+# %% ../nbs/01_callbacks.ipynb #97b111fe
 from pathlib import Path
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
 from .data import denormalize, draw_grid
 
-# %% ../nbs/01_callbacks.ipynb #cbf2df91
+# %% ../nbs/01_callbacks.ipynb #890a3e4b
 def _predict(trainer, pl_module, images):
     plugin = trainer.precision_plugin
     with plugin.forward_context():
         logits = pl_module(plugin.convert_input(images.to(pl_module.device)))
     return logits.argmax(1).tolist()
 
-# %% ../nbs/01_callbacks.ipynb #2895e19f
+# %% ../nbs/01_callbacks.ipynb #8cbff36c
 def _captions(predictions, labels, names):
     name = lambda k: names[k] if names else str(k)
     return [f'pred: {name(p)}\nlabel: {name(y)}' for p, y in zip(predictions, labels)]
 
-# %% ../nbs/01_callbacks.ipynb #da8bedd4
+# %% ../nbs/01_callbacks.ipynb #45e18942
 def log_pictures(
     logger, # Lightning 로거
     key: str, # W&B와 TensorBoard에서의 이름, PNG의 앞머리
@@ -47,12 +48,22 @@ def log_pictures(
         fig.savefig(Path(folder, f'{key}-step={step:06}.png'), dpi=120)
     return isinstance(logger, TensorBoardLogger) or bool(folder)
 
-# %% ../nbs/01_callbacks.ipynb #cee5c8d8
+# %% ../nbs/01_callbacks.ipynb #869ccfde
+def _first_samples(batches, n):
+    "앞에서부터 이미지와 라벨 `n`장"
+    images, labels, found = [], [], 0
+    for x, y, *_ in batches:
+        images.append(x[:n - found]), labels.append(y[:n - found])
+        found += len(images[-1])
+        if found == n: break
+    return torch.cat(images), torch.cat(labels)
+
+# %% ../nbs/01_callbacks.ipynb #bcbb3fbd
 class ImagePredictionLogger(pl.Callback):
     "검증 에포크가 끝날 때마다 이미지 `num_samples`장을 예측, 정답과 함께 `examples`라는 이름으로 남긴다."
     def __init__(self,
-        val_samples=None, # (이미지, 라벨) 배치. 없으면 검증 데이터의 첫 배치
-        num_samples: int = 32, # 남길 장수. 배치보다 크면 있는 만큼
+        val_samples=None, # (이미지, 라벨) 배치. 없으면 검증 데이터의 앞쪽 `num_samples`장
+        num_samples: int = 32, # 남길 이미지 수. 그보다 적으면 있는 만큼
         *,
         class_names: list[str] | None = None, # 없으면 DataModule의 `classes`
         denormalize=denormalize, # 모델이 본 이미지를 uint8로 되돌리는 함수
@@ -63,7 +74,7 @@ class ImagePredictionLogger(pl.Callback):
     def on_validation_epoch_end(self, trainer, pl_module):
         if trainer.state.fn != 'fit' or trainer.sanity_checking or not trainer.is_global_zero: return
         if not trainer.loggers: return self._say_once('로거가 없어서')
-        if self.val_samples is None: self.val_samples = next(iter(trainer.val_dataloaders))
+        if self.val_samples is None: self.val_samples = _first_samples(trainer.val_dataloaders, self.num_samples)
         images, labels = (part[:self.num_samples] for part in self.val_samples[:2])
         predictions, labels = _predict(trainer, pl_module, images), labels.tolist()
         captions = _captions(predictions, labels, self.class_names or getattr(trainer.datamodule, 'classes', None))

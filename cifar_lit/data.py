@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['CLASSES', 'InputError', 'toy_pictures', 'draw_grid', 'normalize', 'denormalize', 'PictureDataset', 'download_cifar10',
-           'official_pictures', 'folder_classes', 'to_rgb', 'folder_pictures', 'split_indices', 'CIFAR10DataModule']
+           'official_pictures', 'folder_classes', 'to_rgb', 'fit_picture', 'read_picture', 'folder_pictures',
+           'split_indices', 'CIFAR10DataModule']
 
-# %% ../nbs/00_data.ipynb #794b18e8
-import hashlib, math, os, sys, tarfile, time, zipfile
+# %% ../nbs/00_data.ipynb #1a44cc1e
+import hashlib, math, os, struct, sys, tarfile, time, zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable, Literal
@@ -23,14 +24,14 @@ import urllib3
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 from tqdm import tqdm
 
-# %% ../nbs/00_data.ipynb #ba7da465
+# %% ../nbs/00_data.ipynb #a8682c2f
 CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 
-# %% ../nbs/00_data.ipynb #8a98912a
+# %% ../nbs/00_data.ipynb #4df79911
 class InputError(ValueError):
     "사용자가 고칠 수 있는 잘못. 메시지에 문제가 된 이름과 해결 방법이 있다."
 
-# %% ../nbs/00_data.ipynb #d268c10e
+# %% ../nbs/00_data.ipynb #d77932bb
 def _oval(role, x, y, rx, ry=None):
     turns = [2 * math.pi * k / 24 for k in range(24)]
     return role, [(x + rx * math.cos(t), y + (ry or rx) * math.sin(t)) for t in turns]
@@ -46,7 +47,7 @@ def _line(role, x0, y0, x1, y1, width=.045):
 
 def _pair(part): return part, (part[0], [(1 - x, y) for x, y in part[1]])
 
-# %% ../nbs/00_data.ipynb #0dcad100
+# %% ../nbs/00_data.ipynb #2b94ee87
 _VEHICLES = {
     'airplane': [
         _poly('accent', .1, .5, .22, .5, .12, .28, .04, .28), _poly('accent', .1, .5, .22, .5, .12, .72, .04, .72),
@@ -66,7 +67,7 @@ _VEHICLES = {
         *(_oval(role, x, .74, r) for role, r in (('dark', .1), ('light', .04)) for x in (.16, .38, .8))],
 }
 
-# %% ../nbs/00_data.ipynb #5d035502
+# %% ../nbs/00_data.ipynb #23b154b7
 _FACES = {
     'cat': [
         *_pair(_poly('body', .15, .5, .17, .06, .46, .3)), _oval('body', .5, .58, .37, .32),
@@ -83,7 +84,7 @@ _FACES = {
         *_pair(_line('dark', .2, .62, .5, .7, .04)), *_pair(_oval('body', .3, .86, .1, .07))],
 }
 
-# %% ../nbs/00_data.ipynb #234bf14e
+# %% ../nbs/00_data.ipynb #6044c12c
 _ANIMALS = {
     'bird': [
         _poly('body', .28, .52, 0, .4, .04, .64), _line('dark', .44, .68, .42, .92), _line('dark', .54, .68, .56, .92),
@@ -104,7 +105,7 @@ _ANIMALS = {
 }
 _SHAPES = {**_VEHICLES, **_FACES, **_ANIMALS}
 
-# %% ../nbs/00_data.ipynb #331ce03e
+# %% ../nbs/00_data.ipynb #d27d6f48
 def _mix(u, low, high): return tuple(int(low + (high - low) * t) for t in u)
 
 def _background(u, px):
@@ -117,7 +118,7 @@ def _background(u, px):
         draw.ellipse((x - r, y - r, x + r, y + r), fill=_mix(color, 30, 225))
     return img, draw
 
-# %% ../nbs/00_data.ipynb #46f4775c
+# %% ../nbs/00_data.ipynb #ee0b7e9d
 def _draw_toy(name, u, px=64):
     "클래스 `name`의 그림 한 장. `u`는 0과 1 사이 난수 64개, 돌려주는 값은 `(32, 32, 3)` uint8"
     img, draw = _background(u[:32], px)
@@ -133,7 +134,7 @@ def _draw_toy(name, u, px=64):
         draw.polygon([(px * (cx + cos * x - sin * y), px * (cy + sin * x + cos * y)) for x, y in moved], fill=colors[role])
     return np.asarray(img.reduce(px // 32))
 
-# %% ../nbs/00_data.ipynb #d4bec96f
+# %% ../nbs/00_data.ipynb #68713bc9
 def toy_pictures(
     n: int, # 그림 수
     seed: int = 0, # 같은 값이면 같은 그림
@@ -147,7 +148,7 @@ def toy_pictures(
     images = images.clip(0, 255).astype(np.uint8).transpose(0, 3, 1, 2)
     return torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels).long()
 
-# %% ../nbs/00_data.ipynb #86f8578a
+# %% ../nbs/00_data.ipynb #3c75f6e5
 def _fonts():
     from matplotlib import font_manager
     korean = ('NanumGothic', 'Malgun Gothic', 'AppleGothic', 'Apple SD Gothic Neo', 'Noto Sans CJK KR', 'Noto Sans KR')
@@ -166,13 +167,13 @@ def draw_grid(
     fig, axes = plt.subplots(rows, columns, figsize=(1.2 * columns, 1.5 * rows), squeeze=False)
     fig.subplots_adjust(left=.01, right=.99, bottom=.01, top=1 - .4 / (1.5 * rows), hspace=.4, wspace=.1)
     for ax in axes.flat: ax.axis('off')
-    for ax, image, title, color in zip(axes.flat, images, titles, colors or ['black'] * len(images)):
+    for ax, image, title, color in zip(axes.flat, images, titles, colors or [plt.rcParams['text.color']] * len(images)):
         ax.imshow(image.permute(1, 2, 0).numpy())
         ax.set_title(title, fontsize=8, color=color, family=family)
     plt.close(fig)
     return fig
 
-# %% ../nbs/00_data.ipynb #46bb9ef9
+# %% ../nbs/00_data.ipynb #7fc9e063
 def normalize(
     images, # uint8 텐서 `(..., H, W)` 또는 PIL 이미지
 ): # float32, 값은 [-1, 1]
@@ -188,7 +189,7 @@ def denormalize(
     "`normalize`를 되돌린다."
     return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
-# %% ../nbs/00_data.ipynb #02240189
+# %% ../nbs/00_data.ipynb #fd9072cf
 class PictureDataset(Dataset):
     "메모리에 든 이미지 uint8 `(N, 3, H, W)`와 라벨 int64 `(N,)`. 표본은 변환된 이미지와 정수 라벨"
     def __init__(self, images, labels, transform=normalize):
@@ -206,14 +207,14 @@ class PictureDataset(Dataset):
         indices = torch.from_numpy(np.asarray(indices))
         return [normalize(self.images.index_select(0, indices)), self.labels[indices]]
 
-# %% ../nbs/00_data.ipynb #eadd203e
+# %% ../nbs/00_data.ipynb #2abecfba
 def _progress(total, what, unit='it'):
     "터미널과 노트북에는 진행 막대, 로그 파일에는 10초마다 한 줄. 2,000개가 안 되는 일에는 아무것도 쓰지 않는다."
     style = dict(total=total, desc=what, unit=unit, unit_scale=True, disable=total < 2000)
     if sys.stderr.isatty() or 'ipykernel' in sys.modules: return tqdm(**style)
     return tqdm(**style, mininterval=10, bar_format='{desc} {percentage:.0f}% ({n_fmt}/{total_fmt})\n')
 
-# %% ../nbs/00_data.ipynb #413e3e63
+# %% ../nbs/00_data.ipynb #a3f4c4f0
 class _TooSlow(Exception): pass
 
 def _fetch(url, part, seconds):
@@ -234,7 +235,7 @@ def _fetch(url, part, seconds):
                 spent = time.monotonic() - began
                 if seconds and spent > 1 and spent * size > seconds * (file.tell() - start): raise _TooSlow
 
-# %% ../nbs/00_data.ipynb #515a8098
+# %% ../nbs/00_data.ipynb #684ae97e
 def _write_whole(path, write):
     "`write(file)`로 쓴 내용이 모두 디스크에 닿은 다음에만 `path`가 생긴다."
     temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
@@ -249,7 +250,7 @@ def _write_whole(path, write):
 def _md5(path):
     with open(path, 'rb') as file: return hashlib.file_digest(file, 'md5').hexdigest()
 
-# %% ../nbs/00_data.ipynb #610265c2
+# %% ../nbs/00_data.ipynb #4061f921
 def _cifar10_faults(root):
     "공식 파일 가운데 없거나 md5가 다른 것의 이름"
     from torchvision.datasets import CIFAR10
@@ -266,7 +267,7 @@ def _extract(archive, names):
                 target.parent.mkdir(exist_ok=True)
                 _write_whole(target, lambda file: file.write(tar.extractfile(member).read()))
 
-# %% ../nbs/00_data.ipynb #8f925143
+# %% ../nbs/00_data.ipynb #248e341f
 def _verified_archive(root, url, seconds):
     "md5가 맞는 `cifar-10-python.tar.gz`. 없으면 받는다."
     from torchvision.datasets import CIFAR10
@@ -281,7 +282,7 @@ def _verified_archive(root, url, seconds):
         raise InputError(f'{url}에서 받은 파일의 md5가 공식 값 {CIFAR10.tgz_md5}과 달라 버렸습니다. 다시 실행하거나 mirror에 다른 주소를 주세요.')
     return part.rename(archive)
 
-# %% ../nbs/00_data.ipynb #483dedc7
+# %% ../nbs/00_data.ipynb #520dd387
 def download_cifar10(
     data_dir: str, # 공식 파일을 둘 폴더
     *,
@@ -298,11 +299,11 @@ def download_cifar10(
         _extract(_verified_archive(root, url, seconds), faults)
     except (requests.RequestException, urllib3.exceptions.HTTPError, _TooSlow) as e:
         raise InputError(f'{url}에서 CIFAR-10을 받지 못했습니다({type(e).__name__.strip("_")}). 인터넷 연결을 확인하고 다시 실행하면 이어받습니다. '
-                         f"받아 둔 {CIFAR10.filename}을 data_dir({str(root)!r})에 두거나, mirror에 다른 주소를 주거나, source='toy'로 시작할 수도 있습니다.") from e
+                         f"받아 둔 {CIFAR10.filename} 파일을 data_dir({str(root)!r})에 두거나, mirror에 다른 주소를 주거나, source='toy'로 시작할 수도 있습니다.") from e
     except OSError as e:
         raise InputError(f'data_dir={str(root)!r}에 쓸 수 없습니다({e.strerror}). 쓸 수 있는 폴더를 data_dir에 주세요.') from e
 
-# %% ../nbs/00_data.ipynb #5e181219
+# %% ../nbs/00_data.ipynb #6f761bd4
 def official_pictures(
     data_dir: str, # `download_cifar10`이 파일을 둔 폴더
 ): # (이미지, 라벨) 두 쌍: 학습 50,000장, 평가 10,000장
@@ -312,7 +313,7 @@ def official_pictures(
     except RuntimeError as e: raise InputError(f'{data_dir}에 온전한 공식 파일이 없습니다. prepare_data()나 download_cifar10()을 먼저 부르세요.') from e
     return [(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets)) for part in parts]
 
-# %% ../nbs/00_data.ipynb #7ed05194
+# %% ../nbs/00_data.ipynb #aec14a34
 def folder_classes(
     folder: str, # `train/<클래스>/*`와 `test/<클래스>/*`가 든 폴더
 ): # 가나다순 클래스 이름
@@ -323,12 +324,12 @@ def folder_classes(
         if not path.is_dir():
             raise InputError(f'{folder}에 {split}/ 폴더가 없습니다. {folder}/train/<클래스>/*와 {folder}/test/<클래스>/*에 사진을 두세요.')
         names[split] = sorted(child.name for child in path.iterdir() if child.is_dir() and not child.name.startswith('.'))
-    if not names['train']: raise InputError(f'{folder}/train/에 클래스 폴더가 없습니다. {folder}/train/<클래스>/*에 사진을 두세요.')
+    if len(names['train']) < 2: raise InputError(f'{folder}/train/에 클래스 폴더가 {len(names["train"])}개 있습니다. {folder}/train/<클래스>/*에 둘 이상을 두세요.')
     if extra := sorted(set(names['test']) - set(names['train'])):
-        raise InputError(f'{folder}/test/의 클래스 {", ".join(extra)}가 train/에 없습니다. 폴더 이름을 맞추거나 train/에도 사진을 두세요.')
+        raise InputError(f'{folder}/test/의 클래스 폴더 {", ".join(extra)}: train/에는 없습니다. 폴더 이름을 맞추거나 train/에도 사진을 두세요.')
     return names['train']
 
-# %% ../nbs/00_data.ipynb #456451bd
+# %% ../nbs/00_data.ipynb #7b2a81b3
 def to_rgb(
     img, # PIL 이미지, 어떤 모드든
 ): # PIL 이미지, 모드 RGB
@@ -338,17 +339,31 @@ def to_rgb(
     if img.has_transparency_data: img = Image.alpha_composite(Image.new('RGBA', img.size, 'white'), img.convert('RGBA'))
     return img.convert('RGB')
 
-def _decode(path, size):
-    "uint8 `(3, size, size)`. 읽을 수 없으면 그 까닭을 문자열로"
-    try:
-        with Image.open(path) as img:
-            img.draft('RGB', (2 * size, 2 * size))
-            img = ImageOps.fit(to_rgb(img), (size, size)) if img.size != (size, size) else to_rgb(img)
-        return np.asarray(img).transpose(2, 0, 1)
-    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as e:
-        return f'{path} ({type(e).__name__})'
+# PIL이 아는 형식 가운데 사진이 아닌 것(다른 프로그램을 부르는 EPS 등)은 열지 않는다.
+_FORMATS = {'AVIF', 'BMP', 'DIB', 'GIF', 'ICO', 'JPEG', 'JPEG2000', 'MPO', 'PCX', 'PNG', 'PPM', 'QOI', 'SGI', 'TGA', 'TIFF', 'WEBP'}
 
-# %% ../nbs/00_data.ipynb #ed161d91
+def fit_picture(
+    img, # PIL 이미지, 어떤 모드든
+    size: int, # 한 변, 픽셀
+): # uint8 배열 `(3, size, size)`
+    "가운데를 정사각형으로 잘라 줄인다."
+    img = to_rgb(img)
+    return np.asarray(img if img.size == (size, size) else ImageOps.fit(img, (size, size))).transpose(2, 0, 1)
+
+def read_picture(
+    path: str, # 사진 파일
+    size: int, # 한 변, 픽셀
+): # uint8 배열 `(3, size, size)`
+    "사진 파일 하나. 움직이는 사진은 첫 장면. 읽을 수 없으면 파일의 이름이 든 `InputError`"
+    Image.init()
+    try:
+        with Image.open(path, formats=sorted(_FORMATS & set(Image.OPEN))) as img:
+            img.draft('RGB', (2 * size, 2 * size)) # JPEG은 필요한 만큼만 디코딩한다.
+            return fit_picture(img, size)
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error, Image.DecompressionBombError) as e:
+        raise InputError(f'{path} ({type(e).__name__})') from e
+
+# %% ../nbs/00_data.ipynb #1cdb3423
 def _list_pictures(folder, classes):
     "(train인가, 클래스 번호, 경로, 크기, 고친 시각)의 목록. 숨은 파일은 뺀다."
     rows = []
@@ -360,25 +375,29 @@ def _list_pictures(folder, classes):
             rows += [(split == 'train', k, file, stat.st_size, stat.st_mtime_ns) for file in files if (stat := os.stat(file))]
     return rows
 
-# %% ../nbs/00_data.ipynb #e44ca3b5
+# %% ../nbs/00_data.ipynb #e9d916ab
 def _judge_bad(bad, on_bad_image):
     if not bad: return
     report = f'사진으로 읽을 수 없는 파일이 {len(bad)}개 있습니다: {", ".join(bad[:5])}{" …" if len(bad) > 5 else ""}'
     if on_bad_image == 'raise': raise InputError(f"{report}. 지우거나 바꾸세요. on_bad_image='skip'을 주면 빼고 읽습니다.")
     rank_zero_warn(f'{report}. 빼고 읽습니다.')
 
+def _try_read(path, size):
+    try: return read_picture(path, size)
+    except InputError as e: return e
+
 def _decode_all(rows, size, on_bad_image):
     images, keep, bad = np.empty((len(rows), 3, size, size), np.uint8), np.ones(len(rows), bool), []
     with ThreadPoolExecutor(os.cpu_count()) as pool, _progress(len(rows), 'decode') as bar:
-        for i, picture in enumerate(pool.map(lambda row: _decode(row[2], size), rows)):
+        for i, picture in enumerate(pool.map(lambda row: _try_read(row[2], size), rows)):
             bar.update()
-            if isinstance(picture, str): keep[i] = False; bad.append(picture)
+            if isinstance(picture, InputError): keep[i] = False; bad.append(str(picture))
             else: images[i] = picture
     _judge_bad(bad, on_bad_image)
     is_train, label = (np.array([row[j] for row in rows])[keep] for j in (0, 1))
     return dict(images=images[keep], labels=label.astype(np.int64), is_train=is_train, bad=np.array(bad, dtype=str))
 
-# %% ../nbs/00_data.ipynb #e49da1ad
+# %% ../nbs/00_data.ipynb #07a90224
 def _load_cache(path, key):
     try:
         with np.load(path) as saved: return dict(saved) if str(saved['key']) == key else None
@@ -393,7 +412,7 @@ def _save_cache(paths, pictures):
         except OSError as e: error = e
     raise InputError(f'읽은 사진을 {paths[0].parent}에도 {paths[-1].parent}에도 쓸 수 없습니다({error.strerror}). 쓸 수 있는 폴더를 data_dir에 주세요.') from error
 
-# %% ../nbs/00_data.ipynb #67958e1c
+# %% ../nbs/00_data.ipynb #1b09ee90
 def folder_pictures(
     folder: str, # `train/<클래스>/*`와 `test/<클래스>/*`가 든 폴더
     image_size: int = 32, # 줄인 뒤의 한 변, 픽셀
@@ -413,7 +432,7 @@ def folder_pictures(
     images, labels, is_train = (torch.from_numpy(pictures[k]) for k in ('images', 'labels', 'is_train'))
     return [(images[part], labels[part]) for part in (is_train, ~is_train)]
 
-# %% ../nbs/00_data.ipynb #4739b687
+# %% ../nbs/00_data.ipynb #f794180e
 def split_indices(
     n: int, # 나눌 개수
     val_size: int | float, # 검증 개수, 1보다 작으면 비율
@@ -426,7 +445,7 @@ def split_indices(
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).numpy()
     return order[int(size):], order[:int(size)]
 
-# %% ../nbs/00_data.ipynb #65073525
+# %% ../nbs/00_data.ipynb #4709c8c3
 def _mark_toy(trainer):
     loggers = trainer.loggers if trainer and trainer.is_global_zero else ()
     for run in (logger.experiment for logger in loggers if isinstance(logger, WandbLogger)):
@@ -441,7 +460,7 @@ _TOY_INSTEAD = """
 진짜 사진을 쓰려면 source='cifar10'을 주세요. 실행의 이름, 태그, 요약에는 toy라고 남습니다.
 ========================================================================"""
 
-# %% ../nbs/00_data.ipynb #934bb2e1
+# %% ../nbs/00_data.ipynb #2e36a377
 def _as_is(batch): return batch
 
 class _Part(Subset):
@@ -478,7 +497,7 @@ class _PictureLoaders(pl.LightningDataModule):
         images, labels = self.cifar_train.__getitems__(range(min(n, len(self.cifar_train))))
         return draw_grid(denormalize(images), [self.classes[k] for k in labels])
 
-# %% ../nbs/00_data.ipynb #ca632abd
+# %% ../nbs/00_data.ipynb #a4aedc4d
 _BUILT_IN = ('cifar10', 'toy', 'auto')
 
 def _check_arguments(h):
@@ -492,7 +511,7 @@ def _check_arguments(h):
     if not os.path.isdir(h.source): raise InputError(f"source={h.source!r}: {', '.join(map(repr, _BUILT_IN))} 가운데 하나나 사진 폴더의 경로를 주세요.")
     folder_classes(h.source)
 
-# %% ../nbs/00_data.ipynb #d6e8e3be
+# %% ../nbs/00_data.ipynb #b774d17a
 def _try_download(data_dir, mirror):
     try: download_cifar10(data_dir, mirror=mirror, seconds=8)
     except InputError as e: rank_zero_warn(str(e))
@@ -502,7 +521,7 @@ def _read_source(source, data_dir, h):
     if source == 'cifar10': return official_pictures(data_dir)
     return folder_pictures(source, h.image_size, h.on_bad_image, data_dir)
 
-# %% ../nbs/00_data.ipynb #b65b0354
+# %% ../nbs/00_data.ipynb #a654f5f3
 class CIFAR10DataModule(_PictureLoaders):
     "CIFAR-10, 장난감 그림, 사진 폴더. 표본은 float32 `(3, 32, 32)`, 값은 [-1, 1]. 잘못된 인자에는 `InputError`"
     def __init__(self,
@@ -542,5 +561,5 @@ class CIFAR10DataModule(_PictureLoaders):
         if self.source_used == 'auto':
             self.source_used = 'toy' if _cifar10_faults(Path(self.data_dir)) else 'cifar10'
             if self.source_used == 'toy': rank_zero_warn(_TOY_INSTEAD)
-        self.save_hyperparameters({'source_used': self.source_used})
+        self.save_hyperparameters({'source_used': self.source_used, 'classes': self.classes}) # 체크포인트에 함께 남는다.
         return _read_source(self.source_used, self.data_dir, self.hparams)

@@ -6,8 +6,8 @@
 __all__ = ['SafeWandbLogger', 'new_run_folder', 'best_precision', 'tune_cpu', 'LineProgress', 'PredictionWriter',
            'TutorialTrainer', 'TutorialCLI', 'main']
 
-# %% ../nbs/03_train.ipynb #20123b0b
-import csv, ctypes, inspect, logging, os, pickle, sys, time, warnings
+# %% ../nbs/03_train.ipynb #fff570d9
+import atexit, csv, ctypes, inspect, logging, os, shutil, sys, tempfile, time, warnings
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -22,9 +22,9 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zer
 
 from .callbacks import ImagePredictionLogger
 from .data import CIFAR10DataModule, InputError
-from .model import VAL_LOSS, LitModel, check_state_dict
+from .model import VAL_LOSS, LitModel, check_state_dict, read_checkpoint
 
-# %% ../nbs/03_train.ipynb #65f4c802
+# %% ../nbs/03_train.ipynb #6b8343fe
 def _wandb_mode():
     "기록할 방식. WANDB_MODE가 있으면 그대로, 없으면 로그인했는지에 따라"
     import wandb
@@ -48,7 +48,7 @@ def _where(run):
     if run.disabled: return '기록하지 않음'
     return f'wandb sync {Path(run.dir).parent}' if run.offline else run.url
 
-# %% ../nbs/03_train.ipynb #96604170
+# %% ../nbs/03_train.ipynb #900aca8e
 class _SafeRun(WandbLogger):
     @property
     @rank_zero_experiment
@@ -70,6 +70,11 @@ class _SafeRun(WandbLogger):
             rank_zero_warn(f'W&B 기록이 실패해 학습만 계속합니다({type(e).__name__}: {e}). 여기까지의 기록: {self.where}')
             self._experiment = _no_run()
 
+    @property
+    def fetch(self): # `log_model`로 올린 가장 좋은 체크포인트를 받는 명령. 올리지 않으면 None
+        run = self._experiment
+        return f'wandb artifact get {run.entity}/{run.project}/model-{run.id}:best' if self._log_model and run and not (run.offline or run.disabled) else None
+
     @rank_zero_only
     def finish(self, exit_code=0):
         "실행을 닫고, 결과를 보는 방법을 돌려준다. 온라인이면 주소, 오프라인이면 올리는 명령"
@@ -78,7 +83,7 @@ class _SafeRun(WandbLogger):
             self._experiment = None
         return self.where
 
-# %% ../nbs/03_train.ipynb #af814727
+# %% ../nbs/03_train.ipynb #032a4dee
 class SafeWandbLogger(_SafeRun):
     "묻지 않고, W&B가 실패해도 학습을 멈추지 않고, 학습이 실패해도 실행을 닫는 `WandbLogger`"
     def __init__(self,
@@ -113,7 +118,7 @@ class SafeWandbLogger(_SafeRun):
         with self._guard(): super().finalize(status)
         if status != 'success': rank_zero_warn(f'학습이 끝나지 못해 W&B 실행을 닫았습니다. 여기까지의 기록: {self.finish(exit_code=1)}')
 
-# %% ../nbs/03_train.ipynb #d3ad11e2
+# %% ../nbs/03_train.ipynb #308120cf
 def new_run_folder(
     root: str, # 실행 폴더들을 두는 곳
     source: str, # 데이터의 이름 또는 경로
@@ -123,7 +128,7 @@ def new_run_folder(
     choices = (stem, *(Path(f'{stem}-{k}') for k in range(2, 1000)))
     return next(folder for folder in choices if not folder.exists())
 
-# %% ../nbs/03_train.ipynb #593a37e8
+# %% ../nbs/03_train.ipynb #1fd8d2ce
 def best_precision(): # 'bf16-mixed' 또는 '32-true'
     "bf16을 하드웨어로 계산하는 장치이면 'bf16-mixed'"
     if torch.cuda.is_available(): fast = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -132,7 +137,7 @@ def best_precision(): # 'bf16-mixed' 또는 '32-true'
         fast = torch.backends.cpu.get_cpu_capability() == 'AVX512' and capabilities.get('avx512_bf16', False)
     return 'bf16-mixed' if fast else '32-true'
 
-# %% ../nbs/03_train.ipynb #887969e7
+# %% ../nbs/03_train.ipynb #10250234
 def tune_cpu():
     "큰 메모리를 쥐고 있게 하고(glibc), 없는 GPU를 찾지 않게 한다. 출처: PyTorch Performance Tuning Guide의 메모리 할당기 항목"
     if torch.cuda.is_available(): return
@@ -141,7 +146,7 @@ def tune_cpu():
     for option, size in ((-3, 32 << 20), (-1, 256 << 20)): # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, 바이트
         if mallopt: mallopt(option, size)
 
-# %% ../nbs/03_train.ipynb #3195cbb8
+# %% ../nbs/03_train.ipynb #132a1c7c
 class LineProgress(ProgressBar):
     "진행 막대 대신 `seconds`초마다, 그리고 에포크가 끝난 뒤 한 줄을 쓴다."
     def __init__(self, seconds: float = 10):
@@ -169,7 +174,7 @@ class LineProgress(ProgressBar):
         if self._done: self._line(trainer, self._done, ['train_loss', 'train_acc', VAL_LOSS, 'val_acc'])
         self._done = None
 
-# %% ../nbs/03_train.ipynb #fbcb27c3
+# %% ../nbs/03_train.ipynb #5f6577b1
 class PredictionWriter(BasePredictionWriter):
     "`predictions.csv`에 평가 데이터의 번호, 정답, 예측, 확률을 쓴다. 프로세스가 여럿이면 저마다 한 파일"
     def __init__(self, folder: str):
@@ -186,23 +191,27 @@ class PredictionWriter(BasePredictionWriter):
             for i, label, k, p in zip(batch_indices, batch[1].tolist(), predicted, probability):
                 table.writerow([i, names[label], names[k], f'{p:.4f}'])
 
-# %% ../nbs/03_train.ipynb #29bb8cf2
+# %% ../nbs/03_train.ipynb #abf92b4d
 def _lines(rows): return '\n'.join(f'{name}: {value}' for name, value in rows.items())
 
 def _summary(trainer, dm, result, seconds):
     toy = ' (라이브러리가 그린 장난감 그림, CIFAR-10이 아님)' if dm.source_used == 'toy' else ''
     sizes, epochs = dm.sizes, trainer.current_epoch
     seen = epochs * min(sizes['train'], trainer.num_training_batches * dm.batch_size * trainer.world_size)
-    return {'데이터': f'{dm.source_used}{toy}', '장수': f'학습 {sizes["train"]:,} 검증 {sizes["val"]:,} 평가 {sizes["test"]:,}',
+    return {'데이터': f'{dm.source_used}{toy}', '이미지': f'학습 {sizes["train"]:,} 검증 {sizes["val"]:,} 평가 {sizes["test"]:,}',
             '정확도': f'{100 * result["test_acc"]:.1f} %', '손실': f'{result["test_loss"]:.3f}',
             '학습 시간': f'{seconds:.1f}초, {epochs}에포크', '속도': f'초당 {seen / seconds:,.0f}장'}
 
 def _places(trainer):
     saved = trainer.checkpoint_callback
     places = {'실행 폴더': trainer.log_dir, '체크포인트': (saved and saved.best_model_path) or '없음'}
-    return places | {'W&B': logger.finish() for logger in trainer.loggers if isinstance(logger, SafeWandbLogger)}
+    for logger in trainer.loggers:
+        if isinstance(logger, SafeWandbLogger):
+            if logger.fetch: places['W&B에서 체크포인트 받기'] = logger.fetch
+            places['W&B'] = logger.finish()
+    return places
 
-# %% ../nbs/03_train.ipynb #f04b9914
+# %% ../nbs/03_train.ipynb #46827da8
 class TutorialTrainer(pl.Trainer):
     "`tutorial`이 더해진 `Trainer`"
     def tutorial(self, model, datamodule, ckpt_path: str | None = None): # 요약한 글
@@ -214,10 +223,11 @@ class TutorialTrainer(pl.Trainer):
         [result] = self.test(model, datamodule=datamodule, ckpt_path=None if self.fast_dev_run else 'best', verbose=False)
         return _lines(_summary(self, datamodule, result, seconds) | _places(self))
 
-# %% ../nbs/03_train.ipynb #48036e7e
+# %% ../nbs/03_train.ipynb #51c426e6
 def _loggers(folder, with_wandb):
     loggers = [CSVLogger(folder.parent, name='', version=folder.name)]
-    if with_wandb: loggers.append(SafeWandbLogger(save_dir=folder, name=folder.name, job_type='train'))
+    if with_wandb: # 온라인이면 가장 좋은 체크포인트를 아티팩트로 올린다.
+        loggers.append(SafeWandbLogger(save_dir=folder, name=folder.name, job_type='train', log_model=_wandb_mode() == 'online'))
     return loggers
 
 def _make_run_folder(wanted, root, source):
@@ -228,21 +238,16 @@ def _make_run_folder(wanted, root, source):
     except OSError as e: raise InputError(f'실행 폴더 {folder}를 만들 수 없습니다({e.strerror}). --run_dir에 쓸 수 있는 폴더를 주세요.') from e
     return folder
 
+def _keep(checkpoint): # 주소에서 읽은 것을 Lightning이 다시 받지 않게 한다.
+    path = Path(tempfile.mkdtemp(), 'downloaded.ckpt')
+    atexit.register(shutil.rmtree, path.parent, ignore_errors=True)
+    torch.save(checkpoint, path)
+    return str(path)
+
 @rank_zero_only
 def _print(text): print(text, flush=True)
 
-# %% ../nbs/03_train.ipynb #38ad8d5a
-def _read_checkpoint(path):
-    "체크포인트 파일의 내용. 'best' 같은 이름이나 주소이면 None"
-    if not path or path in ('best', 'last', 'hpc', 'registry') or '://' in path: return None
-    if not os.path.isfile(path): raise InputError(f'ckpt_path={path!r}: 그런 파일이 없습니다. 실행 폴더의 checkpoints/*.ckpt를 주세요.')
-    try: found = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as e:
-        raise InputError(f'ckpt_path={path!r}: 체크포인트가 아니거나 잘린 파일입니다({type(e).__name__}). 다른 체크포인트를 주세요.') from e
-    if not isinstance(found, dict) or 'state_dict' not in found: raise InputError(f'ckpt_path={path!r}: Lightning 체크포인트가 아닙니다.')
-    return found
-
-# %% ../nbs/03_train.ipynb #16bbdf75
+# %% ../nbs/03_train.ipynb #f85a0718
 class TutorialCLI(LightningCLI):
     "`LightningCLI`에 `tutorial` 명령과 실행 폴더를 더한 것"
     @staticmethod
@@ -260,7 +265,10 @@ class TutorialCLI(LightningCLI):
 
     def parse_arguments(self, parser, args):
         super().parse_arguments(parser, args)
-        self.checkpoint = _read_checkpoint(self.config[self.config.subcommand].ckpt_path)
+        config = self.config[self.config.subcommand]
+        named = not config.ckpt_path or config.ckpt_path in ('best', 'last', 'hpc', 'registry')
+        self.checkpoint = None if named else read_checkpoint(config.ckpt_path)
+        if not named and '://' in config.ckpt_path: config.ckpt_path = _keep(self.checkpoint)
 
     def instantiate_trainer(self, **kwargs):
         if self.checkpoint: check_state_dict(self.model.state_dict(), self.checkpoint['state_dict'])
@@ -276,11 +284,11 @@ class TutorialCLI(LightningCLI):
     def after_fit(self): _print(_lines(_places(self.trainer)))
     def tutorial(self, **kwargs): _print(self.trainer.tutorial(**kwargs))
 
-# %% ../nbs/03_train.ipynb #d0037b5d
-_NOISE = '.*LeafSpec.*|.*does not have many workers.*|.*exists and is not empty.*|.*dirpath has changed.*|.*not supported by the model summary.*'
+# %% ../nbs/03_train.ipynb #7d153299
+_NOISE = '.*LeafSpec.*|.*does not have many workers.*|.*exists and is not empty.*|.*dirpath has changed.*|.*callbacks used to create the checkpoint.*|.*not supported by the model summary.*'
 
 def main(args=None):
-    "명령 `cifar-lit`. 고칠 수 있는 잘못이면 한 줄을 쓰고 1로 끝난다."
+    "명령 `cifar-lit`의 학습 쪽: fit, validate, test, predict, tutorial. 고칠 수 있는 잘못이면 한 줄을 쓰고 1로 끝난다."
     tune_cpu()
     warnings.filterwarnings('ignore', _NOISE)
     warnings.formatwarning = lambda message, *_: f'{message}\n'

@@ -101,7 +101,7 @@ BAD = [
     (('--run_dir', 'file/run'), '실행 폴더'),
     (('--run_dir', 'full'), "run_dir='full'"),
     (('--ckpt_path', 'nowhere.ckpt'), 'nowhere.ckpt'),
-    (('--ckpt_path', 'file'), "ckpt_path='file'"),
+    (('--ckpt_path', 'file'), 'file: 체크포인트가 아니거나'),
 ]
 
 

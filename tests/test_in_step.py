@@ -67,4 +67,5 @@ def test_links_are_made_from_settings():
         text = path.read_text()
         assert {f'{a}/{b}' for a, b in re.findall(r'github(?:\.com|/)/?([\w-]+)/([\w-]+)/blob', text)} <= {repo}
         assert path.stem == 'index' or f'github/{repo}/blob/{settings["branch"]}/nbs/{path.name}' in text
-        assert all(found == repo for found in re.findall(r'git\+https://github\.com/([\w-]+/[\w-]+)', text))
+        installs = re.findall(r'git\+https://github\.com/([\w-]+/[\w-]+)@v([\d.]+)', text)
+        assert installs and set(installs) == {(repo, settings['version'])}
