@@ -59,7 +59,7 @@ def _configured_net(folder):
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument('--net', type=nn.Module | None)
     config = yaml.safe_load(path.read_text(encoding='utf-8'))
-    return parser.instantiate_classes(parser.parse_object({'net': config['model'].get('net')})).net
+    return parser.instantiate(parser.parse_object({'net': config['model'].get('net')})).net
 
 def restore_model(
     checkpoint: str, # 체크포인트의 경로 또는 주소
