@@ -9,7 +9,7 @@ __all__ = ['find_checkpoint', 'run_folder', 'restore_model', 'restore_data', 'Ev
            'Comparison', 'compare', 'log_evaluation', 'Html', 'html_table', 'html_figure', 'html_summary', 'html_text',
            'log_to_wandb', 'report']
 
-# %% ../nbs/04_evaluate.ipynb #7947b985
+# %% ../nbs/04_evaluate.ipynb #6ba5ad71
 import csv, html, inspect, io, time
 from base64 import b64encode
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ from .callbacks import log_pictures
 from .data import CIFAR10DataModule, InputError, draw_grid
 from .model import LitModel, check_state_dict, read_checkpoint
 
-# %% ../nbs/04_evaluate.ipynb #f50cb9be
+# %% ../nbs/04_evaluate.ipynb #6c7de66d
 def find_checkpoint(
     run: str, # 실행 폴더 또는 체크포인트
 ): # 체크포인트의 경로
@@ -51,7 +51,7 @@ def run_folder(
     parent = Path(checkpoint).parent
     return parent.parent if parent.name == 'checkpoints' else None
 
-# %% ../nbs/04_evaluate.ipynb #5271e20d
+# %% ../nbs/04_evaluate.ipynb #7d1f84ec
 def _configured_net(folder):
     "`config.yaml`에 적힌 `model.net`. 적혀 있지 않으면 None"
     path = folder and Path(folder, 'config.yaml')
@@ -84,7 +84,7 @@ def restore_data(
     if 'source_used' in saved: arguments['source'] = saved['source_used']
     return CIFAR10DataModule(**{'batch_size': 500, **arguments, **changes})
 
-# %% ../nbs/04_evaluate.ipynb #b538e7bc
+# %% ../nbs/04_evaluate.ipynb #16114a62
 @dataclass
 class Evaluation:
     "평가 데이터에 대한 모델의 답. 이미지 uint8 `(N, 3, H, W)`, 라벨 int64 `(N,)`, 확률 float32 `(N, num_classes)`"
@@ -108,7 +108,7 @@ class Evaluation:
     def loss(self): # 교차 엔트로피, nat
         return F.nll_loss(self.probabilities.clamp_min(1e-38).log(), self.labels).item()
 
-# %% ../nbs/04_evaluate.ipynb #6b0ed57a
+# %% ../nbs/04_evaluate.ipynb #f120aa5b
 @torch.inference_mode()
 def predict_test(
     model, # `LitModel`
@@ -137,7 +137,7 @@ def evaluate(
         raise InputError(f'{run}: 모델의 클래스는 {model.hparams.num_classes}개인데 데이터 {dm.source}의 클래스는 {dm.num_classes}개입니다. 학습에 쓴 데이터를 source에 주세요.')
     return predict_test(model, dm, Path(run_folder(checkpoint) or checkpoint).resolve().name)
 
-# %% ../nbs/04_evaluate.ipynb #9ca7eb20
+# %% ../nbs/04_evaluate.ipynb #745d3783
 def accuracy_interval(
     right: int, # 맞힌 수
     total: int, # 전체 수
@@ -146,7 +146,7 @@ def accuracy_interval(
     "정확도의 신뢰 구간. 출처: Wilson (1927), scipy의 `proportion_ci`"
     return tuple(float(end) for end in binomtest(right, total).proportion_ci(confidence, method='wilson'))
 
-# %% ../nbs/04_evaluate.ipynb #3032c484
+# %% ../nbs/04_evaluate.ipynb #eef87eae
 def class_report(
     e: Evaluation,
 ): # 클래스마다 `dict`: class, count, precision, recall, f1
@@ -156,7 +156,7 @@ def class_report(
     counts = e.labels.bincount(minlength=len(e.classes)).tolist()
     return [dict(zip(('class', 'count', 'precision', 'recall', 'f1'), row)) for row in zip(e.classes, counts, *counted)]
 
-# %% ../nbs/04_evaluate.ipynb #1788e503
+# %% ../nbs/04_evaluate.ipynb #b3115623
 def top_confusions(
     e: Evaluation,
     n: int = 5,
@@ -180,7 +180,7 @@ def draw_confusion(e: Evaluation): # matplotlib `Figure`
     plt.close(fig)
     return fig
 
-# %% ../nbs/04_evaluate.ipynb #39c54005
+# %% ../nbs/04_evaluate.ipynb #ab4551f5
 def confident_mistakes(
     e: Evaluation,
     n: int = 16,
@@ -200,7 +200,7 @@ def draw_mistakes(
     titles = [f'{e.classes[e.predictions[i]]} {100 * e.confidence[i]:.0f}%\nlabel: {e.classes[e.labels[i]]}' for i in picks]
     return draw_grid(e.images[picks], titles, columns=columns)
 
-# %% ../nbs/04_evaluate.ipynb #d9002df3
+# %% ../nbs/04_evaluate.ipynb #3c40d076
 def calibration_error(
     e: Evaluation,
     bins: int = 15, # 확률을 나눌 칸 수
@@ -218,7 +218,7 @@ def reliability(
     mean = lambda values: where.bincount(values.double(), bins) / count.clamp_min(1)
     return count, mean(e.confidence), mean(e.right)
 
-# %% ../nbs/04_evaluate.ipynb #59beb064
+# %% ../nbs/04_evaluate.ipynb #c855c1eb
 def draw_reliability(
     e: Evaluation,
     bins: int = 15, # 확률을 나눌 칸 수
@@ -236,7 +236,7 @@ def draw_reliability(
     plt.close(fig)
     return fig
 
-# %% ../nbs/04_evaluate.ipynb #030fde9c
+# %% ../nbs/04_evaluate.ipynb #554250fc
 def learning_curves(
     run: str, # 실행 폴더
 ): # 이름마다 (스텝, 값)의 목록
@@ -266,7 +266,7 @@ def draw_curves(
     plt.close(fig)
     return fig
 
-# %% ../nbs/04_evaluate.ipynb #2ba310f5
+# %% ../nbs/04_evaluate.ipynb #42669118
 @dataclass(frozen=True)
 class Comparison:
     "`b`의 정확도에서 `a`의 정확도를 뺀 것과 그 신뢰 구간, 한쪽만 맞힌 장수, McNemar 검정의 p값"
@@ -298,7 +298,7 @@ def compare(
     p_value = binomtest(only_b, only_a + only_b).pvalue
     return Comparison(a.name, b.name, b.accuracy - a.accuracy, tuple(map(float, interval)), only_a, only_b, float(p_value))
 
-# %% ../nbs/04_evaluate.ipynb #d1b3beae
+# %% ../nbs/04_evaluate.ipynb #f07d1c1c
 def _mistake_table(wandb, e, n):
     rows = [[i, wandb.Image(e.images[i].permute(1, 2, 0).numpy()), e.classes[e.labels[i]], e.classes[e.predictions[i]], e.confidence[i].item()]
             for i in confident_mistakes(e, n)]
@@ -322,7 +322,7 @@ def log_evaluation(
                         'evaluate/reliability': wandb.plot.scatter(bins, 'confidence', 'accuracy', title='Reliability'),
                         'evaluate/confusion': wandb.plot.confusion_matrix(y_true=e.labels.tolist(), preds=e.predictions.tolist(), class_names=e.classes)})
 
-# %% ../nbs/04_evaluate.ipynb #b3308089
+# %% ../nbs/04_evaluate.ipynb #e11f3ea9
 class Html(str):
     "노트북에서 그대로 보이는 HTML"
     def _repr_html_(self): return str(self)
@@ -350,7 +350,7 @@ def html_figure(
     return Html(f'<picture><source media="(prefers-color-scheme: dark)" srcset="{png("dark_background")}">'
                 f'<img src="{png("default")}" alt="{html.escape(alt)}"></picture>')
 
-# %% ../nbs/04_evaluate.ipynb #2f5a0671
+# %% ../nbs/04_evaluate.ipynb #66bf4201
 def html_summary(
     e: Evaluation,
 ): # `Html`
@@ -361,7 +361,7 @@ def html_summary(
     toy = '<p class="toy"><strong>진짜 CIFAR-10이 아닙니다.</strong> 라이브러리가 그린 장난감 그림으로 학습하고 평가했습니다.</p>' if e.source == 'toy' else ''
     return Html(toy + html_table([{'항목': name, '값': value} for name, value in rows.items()]))
 
-# %% ../nbs/04_evaluate.ipynb #69680412
+# %% ../nbs/04_evaluate.ipynb #9688ac19
 _SECTIONS = (
     ('요약', '', 'html_summary(e)'),
     ('클래스별 지표', '정밀도는 그렇다고 한 것 가운데 맞은 비율, 재현율은 찾아낸 비율입니다.', 'html_table(class_report(e))'),
@@ -380,7 +380,7 @@ run, baseline, changes = {run!r}, {baseline!r}, {changes!r}
 folder = run_folder(find_checkpoint(run)) or '.'
 e = evaluate(run, **changes)"""
 
-# %% ../nbs/04_evaluate.ipynb #3d52497b
+# %% ../nbs/04_evaluate.ipynb #504f67a6
 def html_text(value): # `Html`
     "문단 하나"
     return Html(f'<p>{html.escape(str(value))}</p>')
@@ -403,7 +403,7 @@ def _execute(setup, sections):
         cells += [new_markdown_cell(f'## {title}\n\n{note}'), new_code_cell(code, outputs=[output], execution_count=count)]
     return new_notebook(cells=cells, metadata={'kernelspec': {'name': 'python3', 'display_name': 'python3', 'language': 'python'}})
 
-# %% ../nbs/04_evaluate.ipynb #b29ba4d6
+# %% ../nbs/04_evaluate.ipynb #5aaa77a9
 _STYLE = """
 :root { color-scheme: light dark; --line: #d0d7de; --soft: #f6f8fa; --warn: #9a3412 }
 @media (prefers-color-scheme: dark) { :root { --line: #3d444d; --soft: #151b23; --warn: #fdba74 } }
@@ -428,7 +428,7 @@ def _page(notebook, sections, title, name):
     body = '\n'.join(f'<section><h2>{html.escape(head)}</h2><p>{note}</p>{text}</section>' for (head, note, _), text in zip(sections, shown))
     return _PAGE.format(title=html.escape(title), style=_STYLE, when=time.strftime('%Y-%m-%d %H:%M'), notebook=html.escape(name), body=body)
 
-# %% ../nbs/04_evaluate.ipynb #73a9d65e
+# %% ../nbs/04_evaluate.ipynb #44edd489
 def report(
     run: str, # 실행 폴더 또는 체크포인트
     *,

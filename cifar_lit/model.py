@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VAL_LOSS', 'ConvNet', 'check_state_dict', 'stage_metrics', 'LitModel', 'read_checkpoint']
 
-# %% ../nbs/02_model.ipynb #9f2d8f2a
+# %% ../nbs/02_model.ipynb #a2ee1cc3
 import io, pickle
 
 import lightning.pytorch as pl
@@ -18,7 +18,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from .data import InputError
 
-# %% ../nbs/02_model.ipynb #2fc93db9
+# %% ../nbs/02_model.ipynb #a7c4061e
 class ConvNet(nn.Module):
     "이미지 `(N, *input_shape)` → 로짓 `(N, num_classes)`. 구조의 출처: W&B의 PyTorch Lightning 이미지 분류 튜토리얼"
     def __init__(self, input_shape, num_classes):
@@ -39,7 +39,7 @@ class ConvNet(nn.Module):
 
     def forward(self, x): return self.fc3(F.relu(self.fc2(F.relu(self.fc1(self.features(x))))))
 
-# %% ../nbs/02_model.ipynb #5cb4f7e5
+# %% ../nbs/02_model.ipynb #86447b49
 def check_state_dict(
     have: dict, # 모델의 `state_dict`
     given: dict, # 넣으려는 `state_dict`
@@ -52,7 +52,7 @@ def check_state_dict(
         if weight.shape != given[name].shape:
             raise InputError(f'체크포인트의 {name} 모양은 {tuple(given[name].shape)}인데 모델은 {tuple(weight.shape)}입니다. {advice}')
 
-# %% ../nbs/02_model.ipynb #eec43317
+# %% ../nbs/02_model.ipynb #fcd51eb2
 VAL_LOSS = 'val_loss' # 가장 좋은 체크포인트를 고르는 값
 
 def stage_metrics(
@@ -62,7 +62,7 @@ def stage_metrics(
     "평균 손실(자연로그 단위인 nat)과 정확도(0~1)"
     return MetricCollection({'loss': MeanMetric(nan_strategy='disable'), 'acc': MulticlassAccuracy(num_classes, average='micro')}, prefix=f'{stage}_')
 
-# %% ../nbs/02_model.ipynb #4b51ecd3
+# %% ../nbs/02_model.ipynb #c5c90d75
 class LitModel(pl.LightningModule):
     "이미지 `(N, *input_shape)`의 분류기. 배치는 (이미지 float32, 라벨 int64 `(N,)`), 손실은 교차 엔트로피(nat)"
     def __init__(self,
@@ -92,7 +92,8 @@ class LitModel(pl.LightningModule):
 
     def training_step(self, batch, batch_idx):
         loss, logits = self._step(batch, self.train_metrics)
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:
+        every = self.trainer.log_every_n_steps
+        if every and (self.global_step + 1) % every == 0:
             accuracy = (logits.argmax(dim=1) == batch[1]).float().mean()
             self.log_dict({'train_loss_step': loss, 'train_acc_step': accuracy}, prog_bar=True)
         return loss
@@ -112,7 +113,7 @@ class LitModel(pl.LightningModule):
     def configure_optimizers(self): return torch.optim.Adam(self.parameters(), lr=self.hparams.learning_rate, fused=self.hparams.fused)
     def on_load_checkpoint(self, checkpoint): check_state_dict(self.state_dict(), checkpoint['state_dict'])
 
-# %% ../nbs/02_model.ipynb #34c97aa2
+# %% ../nbs/02_model.ipynb #e9300b70
 def _open(path):
     if '://' not in path: return open(path, 'rb')
     reply = requests.get(path, timeout=30)

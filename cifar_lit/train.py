@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SafeWandbLogger', 'new_run_folder', 'best_precision', 'tune_cpu', 'LineProgress', 'PredictionWriter',
-           'TutorialTrainer', 'TutorialCLI', 'main']
+           'TutorialTrainer', 'BestCheckpoint', 'TutorialCLI', 'main']
 
-# %% ../nbs/03_train.ipynb #fff570d9
+# %% ../nbs/03_train.ipynb #b028e417
 import atexit, csv, ctypes, inspect, logging, os, shutil, sys, tempfile, time, warnings
 from contextlib import contextmanager
 from datetime import datetime
@@ -24,18 +24,22 @@ from .callbacks import ImagePredictionLogger
 from .data import CIFAR10DataModule, InputError
 from .model import VAL_LOSS, LitModel, check_state_dict, read_checkpoint
 
-# %% ../nbs/03_train.ipynb #6b8343fe
+# %% ../nbs/03_train.ipynb #9cf714ec
 def _wandb_mode():
-    "기록할 방식. WANDB_MODE가 있으면 그대로, 없으면 로그인했는지에 따라"
+    "기록할 방식. WANDB_MODE가 offline이나 disabled이면 그대로, 아니면 로그인했는지에 따라"
     import wandb
-    if mode := os.environ.get('WANDB_MODE'): return mode
+    mode = os.environ.get('WANDB_MODE') or 'online'
+    if mode not in ('online', 'shared'): return mode
     asks = 'prompt' not in inspect.signature(wandb.login).parameters # 0.31보다 오래된 wandb
-    return 'online' if (wandb.api.api_key if asks else wandb.login(prompt=False, verify=False)) else 'offline'
+    try: return mode if (wandb.api.api_key if asks else wandb.login(prompt=False, verify=False)) else 'offline'
+    except Exception as e: # 모양이 틀린 키 등. wandb의 오류는 공통 조상이 Exception뿐이다.
+        rank_zero_warn(f'W&B에 로그인하지 못해 오프라인으로 기록합니다({type(e).__name__}: {e}).')
+        return 'offline'
 
-def _start_run(settings):
+def _start_run(settings, offline):
     "온라인, 오프라인, 기록 안 함의 차례로 되는 방식을 찾아 실행을 연다."
     import wandb
-    for mode in dict.fromkeys([_wandb_mode(), 'offline']):
+    for mode in dict.fromkeys(['offline' if offline else _wandb_mode(), 'offline']):
         try: return wandb.init(**{'settings': wandb.Settings(init_timeout=20), **settings, 'mode': mode})
         except Exception as e: rank_zero_warn(f'W&B를 {mode} 방식으로 시작하지 못했습니다({type(e).__name__}: {e}).')
     return _no_run()
@@ -48,14 +52,14 @@ def _where(run):
     if run.disabled: return '기록하지 않음'
     return f'wandb sync {Path(run.dir).parent}' if run.offline else run.url
 
-# %% ../nbs/03_train.ipynb #900aca8e
+# %% ../nbs/03_train.ipynb #715e43f4
 class _SafeRun(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self):
         import wandb
         if self._experiment is None:
-            self._experiment = wandb.run or _start_run(self._wandb_init)
+            self._experiment = wandb.run or _start_run(self._wandb_init, self._offline)
             self.where = _where(self._experiment)
             rank_zero_info(f'W&B: {self.where}')
             with self._guard():
@@ -83,7 +87,7 @@ class _SafeRun(WandbLogger):
             self._experiment = None
         return self.where
 
-# %% ../nbs/03_train.ipynb #032a4dee
+# %% ../nbs/03_train.ipynb #ed2e8e31
 class SafeWandbLogger(_SafeRun):
     "묻지 않고, W&B가 실패해도 학습을 멈추지 않고, 학습이 실패해도 실행을 닫는 `WandbLogger`"
     def __init__(self,
@@ -118,7 +122,7 @@ class SafeWandbLogger(_SafeRun):
         with self._guard(): super().finalize(status)
         if status != 'success': rank_zero_warn(f'학습이 끝나지 못해 W&B 실행을 닫았습니다. 여기까지의 기록: {self.finish(exit_code=1)}')
 
-# %% ../nbs/03_train.ipynb #308120cf
+# %% ../nbs/03_train.ipynb #5fd65f8b
 def new_run_folder(
     root: str, # 실행 폴더들을 두는 곳
     source: str, # 데이터의 이름 또는 경로
@@ -128,7 +132,7 @@ def new_run_folder(
     choices = (stem, *(Path(f'{stem}-{k}') for k in range(2, 1000)))
     return next(folder for folder in choices if not folder.exists())
 
-# %% ../nbs/03_train.ipynb #1fd8d2ce
+# %% ../nbs/03_train.ipynb #53071947
 def best_precision(): # 'bf16-mixed' 또는 '32-true'
     "bf16을 하드웨어로 계산하는 장치이면 'bf16-mixed'"
     if torch.cuda.is_available(): fast = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -137,7 +141,7 @@ def best_precision(): # 'bf16-mixed' 또는 '32-true'
         fast = torch.backends.cpu.get_cpu_capability() == 'AVX512' and capabilities.get('avx512_bf16', False)
     return 'bf16-mixed' if fast else '32-true'
 
-# %% ../nbs/03_train.ipynb #10250234
+# %% ../nbs/03_train.ipynb #0260bbdf
 def tune_cpu():
     "큰 메모리를 쥐고 있게 하고(glibc), 없는 GPU를 찾지 않게 한다. 출처: PyTorch Performance Tuning Guide의 메모리 할당기 항목"
     if torch.cuda.is_available(): return
@@ -146,7 +150,7 @@ def tune_cpu():
     for option, size in ((-3, 32 << 20), (-1, 256 << 20)): # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, 바이트
         if mallopt: mallopt(option, size)
 
-# %% ../nbs/03_train.ipynb #132a1c7c
+# %% ../nbs/03_train.ipynb #693db2e5
 class LineProgress(ProgressBar):
     "진행 막대 대신 `seconds`초마다, 그리고 에포크가 끝난 뒤 한 줄을 쓴다."
     def __init__(self, seconds: float = 10):
@@ -174,7 +178,7 @@ class LineProgress(ProgressBar):
         if self._done: self._line(trainer, self._done, ['train_loss', 'train_acc', VAL_LOSS, 'val_acc'])
         self._done = None
 
-# %% ../nbs/03_train.ipynb #5f6577b1
+# %% ../nbs/03_train.ipynb #c3c8a3eb
 class PredictionWriter(BasePredictionWriter):
     "`predictions.csv`에 평가 데이터의 번호, 정답, 예측, 확률을 쓴다. 프로세스가 여럿이면 저마다 한 파일"
     def __init__(self, folder: str):
@@ -191,16 +195,29 @@ class PredictionWriter(BasePredictionWriter):
             for i, label, k, p in zip(batch_indices, batch[1].tolist(), predicted, probability):
                 table.writerow([i, names[label], names[k], f'{p:.4f}'])
 
-# %% ../nbs/03_train.ipynb #abf92b4d
+# %% ../nbs/03_train.ipynb #154286c0
 def _lines(rows): return '\n'.join(f'{name}: {value}' for name, value in rows.items())
 
-def _summary(trainer, dm, result, seconds):
+class _Stopwatch(Timer):
+    "이번에 걸린 시간, 본 이미지 수, 에포크 수. 이어서 학습할 때 앞의 것은 세지 않는다."
+    def __init__(self):
+        super().__init__()
+        self.seen = self.epochs = 0
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, *args):
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, *args)
+        self.seen += len(batch[1]) * trainer.world_size
+
+    def on_train_epoch_end(self, trainer, pl_module): self.epochs += 1
+    def state_dict(self): return {}
+    def load_state_dict(self, state): pass
+
+def _summary(dm, result, watch):
     toy = ' (라이브러리가 그린 장난감 그림, CIFAR-10이 아님)' if dm.source_used == 'toy' else ''
-    sizes, epochs = dm.sizes, trainer.current_epoch
-    seen = epochs * min(sizes['train'], trainer.num_training_batches * dm.batch_size * trainer.world_size)
+    sizes, seconds = dm.sizes, watch.time_elapsed('train')
     return {'데이터': f'{dm.source_used}{toy}', '이미지': f'학습 {sizes["train"]:,} 검증 {sizes["val"]:,} 평가 {sizes["test"]:,}',
             '정확도': f'{100 * result["test_acc"]:.1f} %', '손실': f'{result["test_loss"]:.3f}',
-            '학습 시간': f'{seconds:.1f}초, {epochs}에포크', '속도': f'초당 {seen / seconds:,.0f}장'}
+            '학습 시간': f'{seconds:.1f}초, {watch.epochs}에포크', '속도': f'초당 {watch.seen / max(seconds, 1e-3):,.0f}장'}
 
 def _places(trainer):
     saved = trainer.checkpoint_callback
@@ -211,19 +228,21 @@ def _places(trainer):
             places['W&B'] = logger.finish()
     return places
 
-# %% ../nbs/03_train.ipynb #46827da8
+# %% ../nbs/03_train.ipynb #106d0385
 class TutorialTrainer(pl.Trainer):
     "`tutorial`이 더해진 `Trainer`"
     def tutorial(self, model, datamodule, ckpt_path: str | None = None): # 요약한 글
         "학습하고, 가장 좋은 체크포인트를 평가하고, 요약한다."
-        timer = Timer()
-        self.callbacks.append(timer)
+        watch = _Stopwatch()
+        self.callbacks.append(watch)
         self.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
-        seconds = timer.time_elapsed('train') # 체크포인트를 읽으면 timer도 되돌아가므로 먼저 읽는다.
-        [result] = self.test(model, datamodule=datamodule, ckpt_path=None if self.fast_dev_run else 'best', verbose=False)
-        return _lines(_summary(self, datamodule, result, seconds) | _places(self))
+        try: [result] = self.test(model, datamodule=datamodule, ckpt_path=None if self.fast_dev_run else 'best', verbose=False)
+        except BaseException:
+            for logger in self.loggers: logger.finalize('failed')
+            raise
+        return _lines(_summary(datamodule, result, watch) | _places(self))
 
-# %% ../nbs/03_train.ipynb #51c426e6
+# %% ../nbs/03_train.ipynb #b00f7c2a
 def _loggers(folder, with_wandb):
     loggers = [CSVLogger(folder.parent, name='', version=folder.name)]
     if with_wandb: # 온라인이면 가장 좋은 체크포인트를 아티팩트로 올린다.
@@ -232,10 +251,11 @@ def _loggers(folder, with_wandb):
 
 def _make_run_folder(wanted, root, source):
     folder = Path(wanted) if wanted else new_run_folder(root, source)
-    if rank_zero_only.rank: return folder
+    if rank_zero_only.rank: return Path(os.environ.get('CIFAR_LIT_RUN_DIR', folder))
     if folder.is_dir() and any(folder.iterdir()): raise InputError(f'run_dir={str(folder)!r}에 이미 다른 실행이 있습니다. 비어 있는 폴더를 주세요.')
     try: folder.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise InputError(f'실행 폴더 {folder}를 만들 수 없습니다({e.strerror}). --run_dir에 쓸 수 있는 폴더를 주세요.') from e
+    os.environ['CIFAR_LIT_RUN_DIR'] = str(folder) # 여기서 갈라져 나갈 프로세스들도 같은 폴더를 쓴다.
     return folder
 
 def _keep(checkpoint): # 주소에서 읽은 것을 Lightning이 다시 받지 않게 한다.
@@ -247,7 +267,14 @@ def _keep(checkpoint): # 주소에서 읽은 것을 Lightning이 다시 받지 �
 @rank_zero_only
 def _print(text): print(text, flush=True)
 
-# %% ../nbs/03_train.ipynb #f85a0718
+# %% ../nbs/03_train.ipynb #8e6f7c04
+class BestCheckpoint(ModelCheckpoint):
+    "이어서 학습할 때 폴더가 바뀌어도 앞의 가장 좋은 체크포인트를 기억하는 `ModelCheckpoint`"
+    def load_state_dict(self, state):
+        kept = os.path.isfile(state.get('best_model_path', ''))
+        super().load_state_dict({**state, 'dirpath': self.dirpath} if kept else state)
+
+# %% ../nbs/03_train.ipynb #93f7a399
 class TutorialCLI(LightningCLI):
     "`LightningCLI`에 `tutorial` 명령과 실행 폴더를 더한 것"
     @staticmethod
@@ -256,7 +283,7 @@ class TutorialCLI(LightningCLI):
     def add_arguments_to_parser(self, parser):
         parser.add_argument('--run_dir', type=str | None, help='실행 폴더 (기본: runs/<시각>-<데이터>)')
         parser.add_lightning_class_args(EarlyStopping, 'early_stopping')
-        parser.add_lightning_class_args(ModelCheckpoint, 'checkpoint')
+        parser.add_lightning_class_args(BestCheckpoint, 'checkpoint')
         parser.add_class_arguments(ImagePredictionLogger, 'examples', skip={'val_samples', 'denormalize'})
         parser.set_defaults({'early_stopping.monitor': VAL_LOSS, 'checkpoint.monitor': VAL_LOSS, 'checkpoint.filename': 'best',
                              'checkpoint.save_last': True, 'checkpoint.enable_version_counter': False, 'data.batch_size': 32,
@@ -266,13 +293,23 @@ class TutorialCLI(LightningCLI):
     def parse_arguments(self, parser, args):
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
-        named = not config.ckpt_path or config.ckpt_path in ('best', 'last', 'hpc', 'registry')
-        self.checkpoint = None if named else read_checkpoint(config.ckpt_path)
-        if not named and '://' in config.ckpt_path: config.ckpt_path = _keep(self.checkpoint)
+        self.given = config.ckpt_path
+        if self.given in ('best', 'last') and config.subcommand not in ('fit', 'tutorial'):
+            raise InputError(f'ckpt_path={self.given!r}: 이 명령은 학습하지 않으므로 무엇인지 알 수 없습니다. 실행 폴더의 checkpoints/*.ckpt를 주세요.')
+        named = not self.given or self.given in ('best', 'last', 'hpc', 'registry')
+        self.checkpoint = None if named else read_checkpoint(self.given)
+        if not named and '://' in self.given: config.ckpt_path = _keep(self.checkpoint)
+
+    def before_instantiate_classes(self):
+        config = self.config[self.config.subcommand]
+        if config.trainer.gradient_clip_val and config.model.fused and 'mixed' in str(config.trainer.precision):
+            rank_zero_info('gradient_clip_val은 혼합 정밀도에서 fused Adam과 함께 쓸 수 없어 model.fused를 끕니다.')
+            config.model.fused = False
 
     def instantiate_trainer(self, **kwargs):
         if self.checkpoint: check_state_dict(self.model.state_dict(), self.checkpoint['state_dict'])
         trains, dm = self.subcommand in ('fit', 'tutorial'), self.datamodule
+        self.config[self.subcommand].ckpt_path = self.given # config.yaml에는 받은 그대로 남긴다.
         config = self._get(self.config_init, 'trainer')
         if rank_zero_only.rank == 0: dm.prepare_data(), dm.setup()
         folder = _make_run_folder(self._get(self.config, 'run_dir'), config.default_root_dir or 'runs', dm.source_used)
@@ -284,8 +321,8 @@ class TutorialCLI(LightningCLI):
     def after_fit(self): _print(_lines(_places(self.trainer)))
     def tutorial(self, **kwargs): _print(self.trainer.tutorial(**kwargs))
 
-# %% ../nbs/03_train.ipynb #7d153299
-_NOISE = '.*LeafSpec.*|.*does not have many workers.*|.*exists and is not empty.*|.*dirpath has changed.*|.*callbacks used to create the checkpoint.*|.*not supported by the model summary.*'
+# %% ../nbs/03_train.ipynb #65a10763
+_NOISE = '.*LeafSpec.*|.*does not have many workers.*|.*exists and is not empty.*|.*callbacks used to create the checkpoint.*|.*not supported by the model summary.*'
 
 def main(args=None):
     "명령 `cifar-lit`의 학습 쪽: fit, validate, test, predict, tutorial. 고칠 수 있는 잘못이면 한 줄을 쓰고 1로 끝난다."

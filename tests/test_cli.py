@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -101,6 +102,7 @@ BAD = [
     (('--run_dir', 'file/run'), '실행 폴더'),
     (('--run_dir', 'full'), "run_dir='full'"),
     (('--ckpt_path', 'nowhere.ckpt'), 'nowhere.ckpt'),
+    (('--examples.num_samples', 0), 'num_samples=0'),
     (('--ckpt_path', 'file'), 'file: 체크포인트가 아니거나'),
 ]
 
@@ -133,7 +135,7 @@ def script(tmp_path, body):
 
 def test_training_survives_a_killed_wandb(tmp_path):
     done = script(tmp_path, '''
-        import os, signal, subprocess
+        import psutil
         import lightning.pytorch as pl
         from cifar_lit.callbacks import ImagePredictionLogger
         from cifar_lit.data import CIFAR10DataModule
@@ -143,10 +145,8 @@ def test_training_survives_a_killed_wandb(tmp_path):
         class Kill(pl.Callback):
             def on_train_batch_end(self, trainer, *args):
                 if trainer.global_step != 3: return
-                children = subprocess.run(['ps', '-o', 'pid=,args=', '--ppid', str(os.getpid())], capture_output=True, text=True).stdout
-                victims = [int(line.split()[0]) for line in children.splitlines() if 'wandb-core' in line]
-                assert len(victims) == 1
-                os.kill(victims[0], signal.SIGKILL)
+                [victim] = [child for child in psutil.Process().children() if 'wandb-core' in ' '.join(child.cmdline())]
+                victim.kill()
 
         logger = SafeWandbLogger(save_dir='run')
         trainer = pl.Trainer(max_epochs=2, limit_train_batches=10, log_every_n_steps=1, logger=logger, accelerator='cpu', enable_progress_bar=False,
@@ -199,3 +199,62 @@ def test_wandb_before_0_31_is_not_asked(tmp_path):
         print(*modes)
     ''')
     assert done.stdout == 'offline online\n'
+
+
+def test_wandb_never_asks_and_falls_back_on_a_bad_key(tmp_path):
+    done = script(tmp_path, '''
+        import os, sys
+        os.environ['WANDB_MODE'] = 'online'
+        import wandb
+        from cifar_lit import train
+        modes, start = [], wandb.init
+        wandb.init = lambda **settings: modes.append(settings['mode']) or start(**settings)
+        for key, offline in ((None, False), ('short', False), ('0' * 40, True)):
+            os.environ.pop('WANDB_API_KEY', None)
+            if key: os.environ['WANDB_API_KEY'] = key
+            logger = train.SafeWandbLogger(save_dir='run', offline=offline)
+            logger.log_metrics({'a': 1.0}, step=1)
+            logger.finish()
+        print(*modes)
+    ''')
+    assert done.stdout == 'offline offline offline\n' and done.stderr.count('UserWarning: W&B에 로그인하지 못해') == 1
+
+
+def best_of(folder):
+    saved = torch.load(folder / 'checkpoints/last.ckpt', weights_only=True)['callbacks']
+    [state] = [state for name, state in saved.items() if 'Checkpoint' in name]
+    return state['best_model_path'], float(state['best_model_score'])
+
+
+def test_resume_keeps_the_best_and_counts_only_this_session(here, tmp_path, capsys):
+    short = ('--data.source', 'toy', '--trainer.limit_train_batches', 30, '--trainer.enable_model_summary', 'false')
+    assert here('fit', *short, '--trainer.max_epochs', 2, '--run_dir', 'first') is None
+    assert here('tutorial', *short, '--trainer.max_epochs', 2, '--run_dir', 'again', '--ckpt_path', 'first/checkpoints/last.ckpt') is None
+    assert '0에포크' in capsys.readouterr().out
+    saved = torch.load('first/checkpoints/last.ckpt', weights_only=True)
+    saved['optimizer_states'][0]['param_groups'][0]['lr'] = 3.  # 이어서 학습하면 나빠지기만 한다.
+    torch.save(saved, 'first/checkpoints/last.ckpt')
+    assert here('tutorial', *short, '--trainer.max_epochs', 3, '--run_dir', 'more', '--ckpt_path', 'first/checkpoints/last.ckpt') is None
+    assert ', 1에포크' in capsys.readouterr().out
+    assert best_of(tmp_path / 'more') == best_of(tmp_path / 'first')
+    assert yaml.safe_load((tmp_path / 'more/config.yaml').read_text())['ckpt_path'] == 'first/checkpoints/last.ckpt'
+
+
+def test_gradient_clipping_works_with_the_defaults(here):
+    assert here('fit', *QUICK, '--trainer.gradient_clip_val', 1, '--run_dir', 'run') is None
+
+
+def test_failure_after_training_closes_wandb(here, monkeypatch):
+    import lightning.pytorch as pl, wandb
+    def broken(*args, **kwargs): raise RuntimeError('평가 중 오류')
+    monkeypatch.setattr(pl.Trainer, 'test', broken)
+    with pytest.raises(RuntimeError, match='평가 중 오류'), pytest.warns(UserWarning, match='W&B 실행을 닫았습니다'): here('tutorial', *QUICK, '--run_dir', 'run')
+    assert wandb.run is None
+
+
+def test_two_processes_predict_into_one_folder(cli, tmp_path):
+    cli('tutorial', *QUICK, '--run_dir', 'run')
+    cli('predict', '--data.source', 'toy', '--ckpt_path', 'run/checkpoints/best.ckpt', '--trainer.accelerator', 'cpu', '--trainer.devices', 2)
+    [made] = (tmp_path / 'runs').iterdir()
+    rows = [row for k in (0, 1) for row in csv.DictReader((made / f'predictions-{k}.csv').open(encoding='utf-8'))]
+    assert sorted({int(row['index']) for row in rows}) == list(range(2000))

@@ -1,5 +1,6 @@
 """공식 파일의 내려받기: 사용자가 받는 바로 그 코드로, 로컬 서버에서."""
 import socket, threading, time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -56,6 +57,12 @@ def test_downloads_and_reads_the_official_layout(server, archive, tmp_path):
 def test_nothing_is_downloaded_twice(server, tmp_path):
     for _ in range(2): download_cifar10(tmp_path, mirror=server.url)
     assert server.starts == [0]
+
+
+def test_several_processes_download_once(server, tmp_path):
+    server.delay = .01
+    with ThreadPoolExecutor(4) as pool: list(pool.map(lambda _: download_cifar10(tmp_path, mirror=server.url), range(4)))
+    assert server.starts == [0] and official_pictures(tmp_path)
 
 
 @pytest.mark.parametrize('ranges', [True, False])

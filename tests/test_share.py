@@ -1,5 +1,5 @@
 """사진을 분류하고 모델을 건네는 일 가운데 노트북에 담을 수 없는 것: 별난 사진, 악의가 있는 파일, 큰 폴더, 진짜 브라우저."""
-import http.server, io, json, os, re, shutil, socket, struct, subprocess, sys, textwrap, threading, time, zlib
+import http.server, json, os, re, shutil, socket, struct, subprocess, sys, textwrap, threading, zlib
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from cifar_lit.cli import main
 from cifar_lit.data import InputError, toy_pictures
 from cifar_lit.evaluate import evaluate
 from cifar_lit.share import export_onnx, export_safetensors, load_model, predict
-from conftest import ENV, ROOT
+from conftest import ENV
 
 
 @pytest.fixture(scope='module')
