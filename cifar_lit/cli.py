@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['main']
 
-# %% ../nbs/07_cli.ipynb #260dfce2
+# %% ../nbs/07_cli.ipynb #e57fb1c3
 import argparse, os, sys
 from pathlib import Path
 
 from . import __version__
 
-# %% ../nbs/07_cli.ipynb #60ecdf1e
+# %% ../nbs/07_cli.ipynb #2268ec21
 _HELP = """cifar-lit: PyTorch Lightning과 W&B로 배우고 쓰는 CIFAR-10 이미지 분류
 
 학습
@@ -29,7 +29,7 @@ _HELP = """cifar-lit: PyTorch Lightning과 W&B로 배우고 쓰는 CIFAR-10 이�
 
 명령마다의 옵션은 cifar-lit 명령 --help로 봅니다. 버전은 --version입니다."""
 
-# %% ../nbs/07_cli.ipynb #ff166b14
+# %% ../nbs/07_cli.ipynb #d0bd423d
 def _report(parser):
     parser.add_argument('run', help='실행 폴더 또는 체크포인트')
     parser.add_argument('--baseline', help='견줄 실행 폴더 또는 체크포인트')
@@ -54,7 +54,7 @@ def _classify(parser):
         return 1 if classify(**given) else 0
     return call
 
-# %% ../nbs/07_cli.ipynb #da98f3c1
+# %% ../nbs/07_cli.ipynb #e463bd58
 def _export(parser):
     parser.add_argument('checkpoint', help='실행 폴더 또는 체크포인트')
     parser.add_argument('path', help='쓸 파일, *.onnx 또는 *.safetensors')
@@ -76,7 +76,7 @@ def _app(parser):
 
 _COMMANDS = {'report': _report, 'classify': _classify, 'export': _export, 'app': _app}
 
-# %% ../nbs/07_cli.ipynb #46f24c2f
+# %% ../nbs/07_cli.ipynb #a48dae98
 def _run(name, args):
     parser = argparse.ArgumentParser(prog=f'cifar-lit {name}')
     call = _COMMANDS[name](parser)
