@@ -9,7 +9,7 @@ __all__ = ['find_checkpoint', 'run_folder', 'restore_model', 'restore_data', 'Ev
            'Comparison', 'compare', 'log_evaluation', 'Html', 'html_table', 'html_figure', 'html_summary', 'html_text',
            'log_to_wandb', 'report']
 
-# %% ../nbs/04_evaluate.ipynb #6ba5ad71
+# %% ../nbs/04_evaluate.ipynb #7c416cd9
 import csv, html, inspect, io, time
 from base64 import b64encode
 from dataclasses import dataclass, field
@@ -32,8 +32,9 @@ from torchmetrics.utilities.plot import plot_confusion_matrix
 from .callbacks import log_pictures
 from .data import CIFAR10DataModule, InputError, draw_grid
 from .model import LitModel, check_state_dict, read_checkpoint
+from .train import SafeWandbLogger, _wandb_mode
 
-# %% ../nbs/04_evaluate.ipynb #6c7de66d
+# %% ../nbs/04_evaluate.ipynb #775be37b
 def find_checkpoint(
     run: str, # 실행 폴더 또는 체크포인트
 ): # 체크포인트의 경로
@@ -51,7 +52,7 @@ def run_folder(
     parent = Path(checkpoint).parent
     return parent.parent if parent.name == 'checkpoints' else None
 
-# %% ../nbs/04_evaluate.ipynb #7d1f84ec
+# %% ../nbs/04_evaluate.ipynb #d2ea5588
 def _configured_net(folder):
     "`config.yaml`에 적힌 `model.net`. 적혀 있지 않으면 None"
     path = folder and Path(folder, 'config.yaml')
@@ -84,7 +85,7 @@ def restore_data(
     if 'source_used' in saved: arguments['source'] = saved['source_used']
     return CIFAR10DataModule(**{'batch_size': 500, **arguments, **changes})
 
-# %% ../nbs/04_evaluate.ipynb #16114a62
+# %% ../nbs/04_evaluate.ipynb #be17df56
 @dataclass
 class Evaluation:
     "평가 데이터에 대한 모델의 답. 이미지 uint8 `(N, 3, H, W)`, 라벨 int64 `(N,)`, 확률 float32 `(N, num_classes)`"
@@ -108,7 +109,7 @@ class Evaluation:
     def loss(self): # 교차 엔트로피, nat
         return F.nll_loss(self.probabilities.clamp_min(1e-38).log(), self.labels).item()
 
-# %% ../nbs/04_evaluate.ipynb #f120aa5b
+# %% ../nbs/04_evaluate.ipynb #ede27eef
 @torch.inference_mode()
 def predict_test(
     model, # `LitModel`
@@ -137,7 +138,7 @@ def evaluate(
         raise InputError(f'{run}: 모델의 클래스는 {model.hparams.num_classes}개인데 데이터 {dm.source}의 클래스는 {dm.num_classes}개입니다. 학습에 쓴 데이터를 source에 주세요.')
     return predict_test(model, dm, Path(run_folder(checkpoint) or checkpoint).resolve().name)
 
-# %% ../nbs/04_evaluate.ipynb #745d3783
+# %% ../nbs/04_evaluate.ipynb #fed5054a
 def accuracy_interval(
     right: int, # 맞힌 수
     total: int, # 전체 수
@@ -146,7 +147,7 @@ def accuracy_interval(
     "정확도의 신뢰 구간. 출처: Wilson (1927), scipy의 `proportion_ci`"
     return tuple(float(end) for end in binomtest(right, total).proportion_ci(confidence, method='wilson'))
 
-# %% ../nbs/04_evaluate.ipynb #eef87eae
+# %% ../nbs/04_evaluate.ipynb #d7063d66
 def class_report(
     e: Evaluation,
 ): # 클래스마다 `dict`: class, count, precision, recall, f1
@@ -156,7 +157,7 @@ def class_report(
     counts = e.labels.bincount(minlength=len(e.classes)).tolist()
     return [dict(zip(('class', 'count', 'precision', 'recall', 'f1'), row)) for row in zip(e.classes, counts, *counted)]
 
-# %% ../nbs/04_evaluate.ipynb #b3115623
+# %% ../nbs/04_evaluate.ipynb #bc6c8bf7
 def top_confusions(
     e: Evaluation,
     n: int = 5,
@@ -180,7 +181,7 @@ def draw_confusion(e: Evaluation): # matplotlib `Figure`
     plt.close(fig)
     return fig
 
-# %% ../nbs/04_evaluate.ipynb #ab4551f5
+# %% ../nbs/04_evaluate.ipynb #3328a40e
 def confident_mistakes(
     e: Evaluation,
     n: int = 16,
@@ -200,7 +201,7 @@ def draw_mistakes(
     titles = [f'{e.classes[e.predictions[i]]} {100 * e.confidence[i]:.0f}%\nlabel: {e.classes[e.labels[i]]}' for i in picks]
     return draw_grid(e.images[picks], titles, columns=columns)
 
-# %% ../nbs/04_evaluate.ipynb #3c40d076
+# %% ../nbs/04_evaluate.ipynb #7571d9fd
 def calibration_error(
     e: Evaluation,
     bins: int = 15, # 확률을 나눌 칸 수
@@ -218,7 +219,7 @@ def reliability(
     mean = lambda values: where.bincount(values.double(), bins) / count.clamp_min(1)
     return count, mean(e.confidence), mean(e.right)
 
-# %% ../nbs/04_evaluate.ipynb #c855c1eb
+# %% ../nbs/04_evaluate.ipynb #5caca91f
 def draw_reliability(
     e: Evaluation,
     bins: int = 15, # 확률을 나눌 칸 수
@@ -236,7 +237,7 @@ def draw_reliability(
     plt.close(fig)
     return fig
 
-# %% ../nbs/04_evaluate.ipynb #554250fc
+# %% ../nbs/04_evaluate.ipynb #365fa33d
 def learning_curves(
     run: str, # 실행 폴더
 ): # 이름마다 (스텝, 값)의 목록
@@ -266,7 +267,7 @@ def draw_curves(
     plt.close(fig)
     return fig
 
-# %% ../nbs/04_evaluate.ipynb #42669118
+# %% ../nbs/04_evaluate.ipynb #21086a73
 @dataclass(frozen=True)
 class Comparison:
     "`b`의 정확도에서 `a`의 정확도를 뺀 것과 그 신뢰 구간, 한쪽만 맞힌 장수, McNemar 검정의 p값"
@@ -298,7 +299,7 @@ def compare(
     p_value = binomtest(only_b, only_a + only_b).pvalue
     return Comparison(a.name, b.name, b.accuracy - a.accuracy, tuple(map(float, interval)), only_a, only_b, float(p_value))
 
-# %% ../nbs/04_evaluate.ipynb #f07d1c1c
+# %% ../nbs/04_evaluate.ipynb #57805368
 def _mistake_table(wandb, e, n):
     rows = [[i, wandb.Image(e.images[i].permute(1, 2, 0).numpy()), e.classes[e.labels[i]], e.classes[e.predictions[i]], e.confidence[i].item()]
             for i in confident_mistakes(e, n)]
@@ -322,7 +323,7 @@ def log_evaluation(
                         'evaluate/reliability': wandb.plot.scatter(bins, 'confidence', 'accuracy', title='Reliability'),
                         'evaluate/confusion': wandb.plot.confusion_matrix(y_true=e.labels.tolist(), preds=e.predictions.tolist(), class_names=e.classes)})
 
-# %% ../nbs/04_evaluate.ipynb #e11f3ea9
+# %% ../nbs/04_evaluate.ipynb #f0f6bc4e
 class Html(str):
     "노트북에서 그대로 보이는 HTML"
     def _repr_html_(self): return str(self)
@@ -350,7 +351,7 @@ def html_figure(
     return Html(f'<picture><source media="(prefers-color-scheme: dark)" srcset="{png("dark_background")}">'
                 f'<img src="{png("default")}" alt="{html.escape(alt)}"></picture>')
 
-# %% ../nbs/04_evaluate.ipynb #66bf4201
+# %% ../nbs/04_evaluate.ipynb #006f6afe
 def html_summary(
     e: Evaluation,
 ): # `Html`
@@ -361,7 +362,7 @@ def html_summary(
     toy = '<p class="toy"><strong>진짜 CIFAR-10이 아닙니다.</strong> 라이브러리가 그린 장난감 그림으로 학습하고 평가했습니다.</p>' if e.source == 'toy' else ''
     return Html(toy + html_table([{'항목': name, '값': value} for name, value in rows.items()]))
 
-# %% ../nbs/04_evaluate.ipynb #9688ac19
+# %% ../nbs/04_evaluate.ipynb #4730b925
 _SECTIONS = (
     ('요약', '', 'html_summary(e)'),
     ('클래스별 지표', '정밀도는 그렇다고 한 것 가운데 맞은 비율, 재현율은 찾아낸 비율입니다.', 'html_table(class_report(e))'),
@@ -380,14 +381,13 @@ run, baseline, changes = {run!r}, {baseline!r}, {changes!r}
 folder = run_folder(find_checkpoint(run)) or '.'
 e = evaluate(run, **changes)"""
 
-# %% ../nbs/04_evaluate.ipynb #504f67a6
+# %% ../nbs/04_evaluate.ipynb #5365a4a6
 def html_text(value): # `Html`
     "문단 하나"
     return Html(f'<p>{html.escape(str(value))}</p>')
 
 def log_to_wandb(e: Evaluation, folder: str): # 기록을 보는 방법
     "`log_evaluation`을 새 W&B 실행으로. 출력은 `wandb sync` 명령이나 주소"
-    from cifar_lit.train import SafeWandbLogger
     logger = SafeWandbLogger(save_dir=folder, name=f'{e.name}-evaluate', job_type='evaluate')
     log_evaluation(e, logger)
     return logger.finish()
@@ -403,7 +403,7 @@ def _execute(setup, sections):
         cells += [new_markdown_cell(f'## {title}\n\n{note}'), new_code_cell(code, outputs=[output], execution_count=count)]
     return new_notebook(cells=cells, metadata={'kernelspec': {'name': 'python3', 'display_name': 'python3', 'language': 'python'}})
 
-# %% ../nbs/04_evaluate.ipynb #5aaa77a9
+# %% ../nbs/04_evaluate.ipynb #3a8bd660
 _STYLE = """
 :root { color-scheme: light dark; --line: #d0d7de; --soft: #f6f8fa; --warn: #9a3412 }
 @media (prefers-color-scheme: dark) { :root { --line: #3d444d; --soft: #151b23; --warn: #fdba74 } }
@@ -428,18 +428,19 @@ def _page(notebook, sections, title, name):
     body = '\n'.join(f'<section><h2>{html.escape(head)}</h2><p>{note}</p>{text}</section>' for (head, note, _), text in zip(sections, shown))
     return _PAGE.format(title=html.escape(title), style=_STYLE, when=time.strftime('%Y-%m-%d %H:%M'), notebook=html.escape(name), body=body)
 
-# %% ../nbs/04_evaluate.ipynb #44edd489
+# %% ../nbs/04_evaluate.ipynb #e7113016
 def report(
     run: str, # 실행 폴더 또는 체크포인트
     *,
     baseline: str | None = None, # 견줄 실행 폴더 또는 체크포인트
     output: str | None = None, # HTML의 경로. 없으면 실행 폴더의 `report.html`
-    wandb: bool = True, # W&B에도 남긴다
+    wandb: bool | None = None, # W&B에도 남긴다. 없으면 로그인했을 때만
     **changes, # 학습 때와 다르게 할 `CIFAR10DataModule`의 인자. 예: source='옮긴 폴더'
 ): # HTML의 경로
     "평가 보고서 한 장과, 그것을 만든 노트북. 잘못된 입력에는 `InputError`"
     run, baseline, home = str(run), baseline and str(baseline), Path(run) if Path(run).is_dir() else Path(run).parent
     curves = learning_curves(run_folder(find_checkpoint(run)) or '.')
+    if wandb is None: wandb = _wandb_mode() == 'online'
     without = {title for title, wanted in (('비교', baseline), ('W&B', wandb), ('학습 곡선', curves)) if not wanted}
     sections, target = [section for section in _SECTIONS if section[0] not in without], Path(output or home / 'report.html')
     notebook = _execute(_SETUP.format(run=run, baseline=baseline, changes=changes), sections)
