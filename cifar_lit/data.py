@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['CLASSES', 'InputError', 'toy_pictures', 'draw_grid', 'normalize', 'denormalize', 'Samples', 'collate',
-           'PictureDataset', 'download_cifar10', 'official_pictures', 'folder_classes', 'to_rgb', 'fit_picture',
-           'read_picture', 'folder_pictures', 'split_indices', 'CIFAR10DataModule']
+           'PictureDataset', 'picture_draws', 'Augment', 'EpochSampler', 'download_cifar10', 'official_pictures',
+           'folder_classes', 'to_rgb', 'fit_picture', 'read_picture', 'folder_pictures', 'split_indices',
+           'CIFAR10DataModule']
 
-# %% ../nbs/00_data.ipynb #afd65833
+# %% ../nbs/00_data.ipynb #a8190bd8
 import hashlib, math, os, struct, sys, tarfile, tempfile, time, zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,17 +24,17 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image, ImageDraw, ImageOps
 import urllib3
-from torch.utils.data import DataLoader, Dataset, Subset, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_collate
 from tqdm import tqdm
 
-# %% ../nbs/00_data.ipynb #62c9bff6
+# %% ../nbs/00_data.ipynb #1e0f56a2
 CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 
-# %% ../nbs/00_data.ipynb #2b4c0a16
+# %% ../nbs/00_data.ipynb #4415c4b3
 class InputError(ValueError):
     "사용자가 고칠 수 있는 잘못. 메시지에 문제가 된 이름과 해결 방법이 있다."
 
-# %% ../nbs/00_data.ipynb #9386cef4
+# %% ../nbs/00_data.ipynb #c71659c8
 def _oval(role, x, y, rx, ry=None):
     turns = [2 * math.pi * k / 24 for k in range(24)]
     return role, [(x + rx * math.cos(t), y + (ry or rx) * math.sin(t)) for t in turns]
@@ -49,7 +50,7 @@ def _line(role, x0, y0, x1, y1, width=.045):
 
 def _pair(part): return part, (part[0], [(1 - x, y) for x, y in part[1]])
 
-# %% ../nbs/00_data.ipynb #de4ba8c6
+# %% ../nbs/00_data.ipynb #c6b62de1
 _VEHICLES = {
     'airplane': [
         _poly('accent', .1, .5, .22, .5, .12, .28, .04, .28), _poly('accent', .1, .5, .22, .5, .12, .72, .04, .72),
@@ -69,7 +70,7 @@ _VEHICLES = {
         *(_oval(role, x, .74, r) for role, r in (('dark', .1), ('light', .04)) for x in (.16, .38, .8))],
 }
 
-# %% ../nbs/00_data.ipynb #a4c7e728
+# %% ../nbs/00_data.ipynb #f985c19c
 _FACES = {
     'cat': [
         *_pair(_poly('body', .15, .5, .17, .06, .46, .3)), _oval('body', .5, .58, .37, .32),
@@ -86,7 +87,7 @@ _FACES = {
         *_pair(_line('dark', .2, .62, .5, .7, .04)), *_pair(_oval('body', .3, .86, .1, .07))],
 }
 
-# %% ../nbs/00_data.ipynb #1ef1020d
+# %% ../nbs/00_data.ipynb #48f72a33
 _ANIMALS = {
     'bird': [
         _poly('body', .28, .52, 0, .4, .04, .64), _line('dark', .44, .68, .42, .92), _line('dark', .54, .68, .56, .92),
@@ -107,7 +108,7 @@ _ANIMALS = {
 }
 _SHAPES = {**_VEHICLES, **_FACES, **_ANIMALS}
 
-# %% ../nbs/00_data.ipynb #3ef3c31f
+# %% ../nbs/00_data.ipynb #751c8cb9
 def _mix(u, low, high): return tuple(int(low + (high - low) * t) for t in u)
 
 def _background(u, px):
@@ -120,7 +121,7 @@ def _background(u, px):
         draw.ellipse((x - r, y - r, x + r, y + r), fill=_mix(color, 30, 225))
     return img, draw
 
-# %% ../nbs/00_data.ipynb #c41d7390
+# %% ../nbs/00_data.ipynb #be8cc5dc
 def _draw_toy(name, u, px=64):
     "클래스 `name`의 그림 한 장. `u`는 0과 1 사이 난수 64개, 돌려주는 값은 `(32, 32, 3)` uint8"
     img, draw = _background(u[:32], px)
@@ -136,7 +137,7 @@ def _draw_toy(name, u, px=64):
         draw.polygon([(px * (cx + cos * x - sin * y), px * (cy + sin * x + cos * y)) for x, y in moved], fill=colors[role])
     return np.asarray(img.reduce(px // 32))
 
-# %% ../nbs/00_data.ipynb #397ac7ec
+# %% ../nbs/00_data.ipynb #9022d7b4
 def toy_pictures(
     n: int, # 그림 수
     seed: int = 0, # 같은 값이면 같은 그림
@@ -150,7 +151,7 @@ def toy_pictures(
     images = images.clip(0, 255).astype(np.uint8).transpose(0, 3, 1, 2)
     return torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels).long()
 
-# %% ../nbs/00_data.ipynb #bc274bb4
+# %% ../nbs/00_data.ipynb #b73969fc
 def _fonts():
     from matplotlib import font_manager
     korean = ('NanumGothic', 'Malgun Gothic', 'AppleGothic', 'Apple SD Gothic Neo', 'Noto Sans CJK KR', 'Noto Sans KR')
@@ -175,7 +176,7 @@ def draw_grid(
     plt.close(fig)
     return fig
 
-# %% ../nbs/00_data.ipynb #e57ce163
+# %% ../nbs/00_data.ipynb #77045e36
 def normalize(
     images, # uint8 텐서 `(..., H, W)` 또는 PIL 이미지
 ): # float32, 값은 [-1, 1]
@@ -191,7 +192,7 @@ def denormalize(
     "`normalize`를 되돌린다."
     return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
-# %% ../nbs/00_data.ipynb #b2bd7cfc
+# %% ../nbs/00_data.ipynb #ebf5e5ac
 class Samples(Sequence):
     "이미지와 라벨을 텐서째 든 표본의 목록. 표본은 (이미지, 정수 라벨)"
     def __init__(self, images, labels): self.images, self.labels = images, labels
@@ -204,32 +205,99 @@ def collate(
     "배치 하나"
     return [samples.images, samples.labels] if isinstance(samples, Samples) else default_collate(samples)
 
-# %% ../nbs/00_data.ipynb #dfbeb972
+# %% ../nbs/00_data.ipynb #2a492b9c
 class PictureDataset(Dataset):
     "메모리에 든 이미지 uint8 `(N, 3, H, W)`와 라벨 int64 `(N,)`. 표본은 변환된 이미지와 정수 라벨"
-    def __init__(self, images, labels, transform=normalize):
-        self.images, self.labels, self.transform = images, labels, transform
+    def __init__(self, images, labels, transform=normalize, augment=None):
+        self.images, self.labels, self.transform, self.augment = images, labels, transform, augment
 
     def __len__(self): return len(self.labels)
+    def __getitem__(self, i): return self.__getitems__([i])[0]
 
-    def __getitem__(self, i):
-        image = self.images[i]
-        if self.transform is not normalize: image = Image.fromarray(image.permute(1, 2, 0).numpy())
-        return self.transform(image), int(self.labels[i])
+    def __getitems__(self, indices, epoch=0):
+        indices = np.asarray(indices)
+        images, labels = self.images.index_select(0, torch.from_numpy(indices)), self.labels[indices]
+        if self.augment: images = self.augment(images, indices, epoch)
+        if self.transform is normalize: return Samples(normalize(images), labels)
+        return [(self.transform(Image.fromarray(image.permute(1, 2, 0).numpy())), int(y)) for image, y in zip(images, labels)]
 
-    def __getitems__(self, indices):
-        if self.transform is not normalize: return [self[i] for i in indices]
-        indices = torch.from_numpy(np.asarray(indices))
-        return Samples(normalize(self.images.index_select(0, indices)), self.labels[indices])
+# %% ../nbs/00_data.ipynb #89995b2e
+def _mix64(x): # splitmix64의 섞는 단계. 출처: Steele, Lea, Flood (2014)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
-# %% ../nbs/00_data.ipynb #db4cbb90
+def picture_draws(
+    seed: int, # 씨앗
+    epoch: int, # 에포크
+    indices, # 이미지의 번호, 정수 배열 `(N,)`
+    k: int, # 이미지마다 난수의 수
+): # float64 `(N, k)`, 0 이상 1 미만
+    "씨앗, 에포크, 번호가 같으면 같은 난수"
+    start = np.array([seed, epoch], dtype=np.int64).astype(np.uint64)
+    x = _mix64(_mix64(start[:1] + np.uint64(0x9E3779B97F4A7C15)) ^ start[1:]) ^ np.asarray(indices).astype(np.uint64)
+    x = _mix64(_mix64(x)[:, None] + np.arange(1, k + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    return (x >> np.uint64(11)).astype(np.float64) / 2**53
+
+# %% ../nbs/00_data.ipynb #14822d24
+class Augment:
+    "이미지 uint8 `(N, C, H, W)`를 같은 모양의 uint8로 바꾼다."
+    def __init__(self,
+        flip: str | None = None, # 'random', 'alternating' 또는 None
+        crop: int = 0, # 가장자리를 늘릴 픽셀 수
+        cutout: int = 0, # 지울 정사각형의 한 변, 픽셀
+        seed: int = 0, # 난수의 씨앗
+    ):
+        self.flip, self.crop, self.cutout, self.seed = flip, crop, cutout, seed
+
+    def __call__(self, images, indices, epoch):
+        draws = picture_draws(self.seed, epoch, indices, 5)
+        if self.crop: images = _crop(images, self.crop, *(draws[:, 1:3] * (2 * self.crop + 1)).astype(np.int64).T)
+        if self.flip: images = torch.where(torch.from_numpy(self._flips(draws, indices, epoch))[:, None, None, None], images.flip(3), images)
+        return _cut_out(images, self.cutout, *draws[:, 3:].T) if self.cutout else images
+
+    def _flips(self, draws, indices, epoch):
+        if self.flip == 'random': return draws[:, 0] < .5
+        return (picture_draws(self.seed, 0, indices, 1)[:, 0] < .5) ^ (epoch % 2 == 1)
+
+# %% ../nbs/00_data.ipynb #01781f6a
+def _crop(images, pad, dy, dx):
+    wide = np.pad(images.numpy(), ((0, 0), (0, 0), (pad, pad), (pad, pad)), 'reflect')
+    windows = np.lib.stride_tricks.sliding_window_view(wide, images.shape[2:], (2, 3))
+    return torch.from_numpy(windows[np.arange(len(images)), :, dy, dx])
+
+def _cut_out(images, size, u, v):
+    hide = []
+    for side, where in zip(images.shape[2:], (u, v)):
+        start = torch.from_numpy((where * (side - size + 1)).astype(np.int64))[:, None]
+        hide.append((torch.arange(side) >= start) & (torch.arange(side) < start + size))
+    return images.masked_fill(hide[0][:, None, :, None] & hide[1][:, None, None, :], 128)
+
+# %% ../nbs/00_data.ipynb #ed65bd45
+class EpochSampler(Sampler):
+    "씨앗과 에포크로 정해지는 순서. `에포크 * n + 번호`를 낸다."
+    def __init__(self,
+        n: int, # 이미지 수
+        seed: int, # 씨앗
+        epoch: int = 0, # 처음 에포크
+    ):
+        self.n, self.seed, self.epoch = n, seed, epoch
+
+    def __len__(self): return self.n
+    def set_epoch(self, epoch): self.epoch = epoch # Lightning이 에포크마다 부른다.
+
+    def __iter__(self):
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        yield from (np.argsort(picture_draws(self.seed, epoch, np.arange(self.n), 1)[:, 0], kind='stable') + epoch * self.n).tolist()
+
+# %% ../nbs/00_data.ipynb #7acaf539
 def _progress(total, what, unit='it'):
     "터미널과 노트북에는 진행 막대, 로그 파일에는 10초마다 한 줄. 2,000개가 안 되는 일에는 아무것도 쓰지 않는다."
     style = dict(total=total, desc=what, unit=unit, unit_scale=True, disable=total < 2000)
     if sys.stderr.isatty() or 'ipykernel' in sys.modules: return tqdm(**style)
     return tqdm(**style, mininterval=10, bar_format='{desc} {percentage:.0f}% ({n_fmt}/{total_fmt})\n')
 
-# %% ../nbs/00_data.ipynb #337ae487
+# %% ../nbs/00_data.ipynb #374534a7
 class _TooSlow(Exception): pass
 
 def _fetch(url, part, seconds):
@@ -250,7 +318,7 @@ def _fetch(url, part, seconds):
                 spent = time.monotonic() - began
                 if seconds and spent > 1 and spent * size > seconds * (file.tell() - start): raise _TooSlow
 
-# %% ../nbs/00_data.ipynb #14e8e819
+# %% ../nbs/00_data.ipynb #ffcc8278
 def _write_whole(path, write):
     "`write(file)`로 쓴 내용이 모두 디스크에 닿은 다음에만 `path`가 생긴다."
     temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
@@ -265,7 +333,7 @@ def _write_whole(path, write):
 def _md5(path):
     with open(path, 'rb') as file: return hashlib.file_digest(file, 'md5').hexdigest()
 
-# %% ../nbs/00_data.ipynb #077d7849
+# %% ../nbs/00_data.ipynb #119dcdac
 def _cifar10_faults(root):
     "공식 파일 가운데 없거나 md5가 다른 것의 이름"
     from torchvision.datasets import CIFAR10
@@ -282,7 +350,7 @@ def _extract(archive, names):
                 target.parent.mkdir(exist_ok=True)
                 _write_whole(target, lambda file: file.write(tar.extractfile(member).read()))
 
-# %% ../nbs/00_data.ipynb #bd4cf0d2
+# %% ../nbs/00_data.ipynb #fa640750
 def _verified_archive(root, url, seconds):
     "md5가 맞는 `cifar-10-python.tar.gz`. 없으면 받는다."
     from torchvision.datasets import CIFAR10
@@ -297,7 +365,7 @@ def _verified_archive(root, url, seconds):
         raise InputError(f'{url}에서 받은 파일의 md5가 공식 값 {CIFAR10.tgz_md5}과 달라 버렸습니다. 다시 실행하거나 mirror에 다른 주소를 주세요.')
     return part.rename(archive)
 
-# %% ../nbs/00_data.ipynb #9da46657
+# %% ../nbs/00_data.ipynb #19492d51
 def _one_at_a_time(root, seconds): # 여러 프로세스가 같은 폴더에 한꺼번에 받지 않게 한다.
     name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
     return FileLock(Path(tempfile.gettempdir(), f'cifar_lit-{name}.lock'), timeout=seconds or -1, mode=0o666)
@@ -322,7 +390,7 @@ def download_cifar10(
     except OSError as e:
         raise InputError(f'data_dir={str(root)!r}에 쓸 수 없습니다({e.strerror}). 쓸 수 있는 폴더를 data_dir에 주세요.') from e
 
-# %% ../nbs/00_data.ipynb #0ad58eb9
+# %% ../nbs/00_data.ipynb #3f937634
 def official_pictures(
     data_dir: str, # `download_cifar10`이 파일을 둔 폴더
 ): # (이미지, 라벨) 두 쌍: 학습 50,000장, 평가 10,000장
@@ -332,7 +400,7 @@ def official_pictures(
     except RuntimeError as e: raise InputError(f'{data_dir}에 온전한 공식 파일이 없습니다. prepare_data()나 download_cifar10()을 먼저 부르세요.') from e
     return [(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets)) for part in parts]
 
-# %% ../nbs/00_data.ipynb #b8fa9cb9
+# %% ../nbs/00_data.ipynb #f7df9faf
 def folder_classes(
     folder: str, # `train/<클래스>/*`와 `test/<클래스>/*`가 든 폴더
 ): # 가나다순 클래스 이름
@@ -348,7 +416,7 @@ def folder_classes(
         raise InputError(f'{folder}/test/의 클래스 폴더 {", ".join(extra)}: train/에는 없습니다. 폴더 이름을 맞추거나 train/에도 사진을 두세요.')
     return names['train']
 
-# %% ../nbs/00_data.ipynb #257132a5
+# %% ../nbs/00_data.ipynb #ab27bdf4
 def to_rgb(
     img, # PIL 이미지, 어떤 모드든
 ): # PIL 이미지, 모드 RGB
@@ -382,7 +450,7 @@ def read_picture(
     except (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, RuntimeError, MemoryError, struct.error, Image.DecompressionBombError) as e:
         raise InputError(f'{path} ({type(e).__name__})') from e
 
-# %% ../nbs/00_data.ipynb #8f2707a0
+# %% ../nbs/00_data.ipynb #eb176d4b
 def _stamp(file):
     "크기와 고친 시각. 끊어진 링크이면 (-1, 0)이고, 읽을 때 읽을 수 없는 파일로 센다."
     if not os.path.exists(file): return -1, 0
@@ -400,7 +468,7 @@ def _list_pictures(folder, classes):
             rows += [(split == 'train', k, file, *_stamp(file)) for file in files]
     return rows
 
-# %% ../nbs/00_data.ipynb #2e3613f8
+# %% ../nbs/00_data.ipynb #5618262b
 def _judge_bad(bad, on_bad_image):
     if not bad: return
     report = f'사진으로 읽을 수 없는 파일이 {len(bad)}개 있습니다: {", ".join(bad[:5])}{" …" if len(bad) > 5 else ""}'
@@ -422,7 +490,7 @@ def _decode_all(rows, size, on_bad_image):
     is_train, label = (np.array([row[j] for row in rows])[keep] for j in (0, 1))
     return dict(images=images[keep], labels=label.astype(np.int64), is_train=is_train, bad=np.array(bad, dtype=str))
 
-# %% ../nbs/00_data.ipynb #505bc591
+# %% ../nbs/00_data.ipynb #21f33646
 def _load_cache(path, key):
     try:
         with np.load(path) as saved: return dict(saved) if str(saved['key']) == key else None
@@ -437,7 +505,7 @@ def _save_cache(paths, pictures):
         except OSError as e: error = e
     raise InputError(f'읽은 사진을 {paths[0].parent}에도 {paths[-1].parent}에도 쓸 수 없습니다({error.strerror}). 쓸 수 있는 폴더를 data_dir에 주세요.') from error
 
-# %% ../nbs/00_data.ipynb #aefe04de
+# %% ../nbs/00_data.ipynb #5a37957a
 def folder_pictures(
     folder: str, # `train/<클래스>/*`와 `test/<클래스>/*`가 든 폴더
     image_size: int = 32, # 줄인 뒤의 한 변, 픽셀
@@ -459,7 +527,7 @@ def folder_pictures(
         if not part.any(): raise InputError(f'{folder}/{split}/에 읽을 수 있는 사진이 없습니다. {folder}/{split}/<클래스>/*에 사진을 두세요.')
     return [(images[part], labels[part]) for part in (is_train, ~is_train)]
 
-# %% ../nbs/00_data.ipynb #e2a2698c
+# %% ../nbs/00_data.ipynb #e373abbf
 def split_indices(
     n: int, # 나눌 개수
     val_size: int | float, # 검증 개수, 1보다 작으면 비율
@@ -472,7 +540,7 @@ def split_indices(
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).numpy()
     return order[int(size):], order[:int(size)]
 
-# %% ../nbs/00_data.ipynb #4873740a
+# %% ../nbs/00_data.ipynb #4f40b722
 def _mark_toy(trainer):
     loggers = trainer.loggers if trainer and trainer.is_global_zero else ()
     for run in (logger.experiment for logger in loggers if isinstance(logger, WandbLogger)):
@@ -487,27 +555,39 @@ _TOY_INSTEAD = """
 진짜 사진을 쓰려면 source='cifar10'을 주세요. 실행의 이름, 태그, 요약에는 toy라고 남습니다.
 ========================================================================"""
 
-# %% ../nbs/00_data.ipynb #46908879
+# %% ../nbs/00_data.ipynb #960abdd0
 class _Part(Subset):
     "번호를 numpy 배열로 들고 배치째 고르는 `Subset`"
-    def __getitems__(self, picks): return self.dataset.__getitems__(self.indices[np.asarray(picks)])
+    def __getitem__(self, pick): return self.__getitems__([pick])[0]
+
+    def __getitems__(self, picks):
+        epoch, picks = np.divmod(np.asarray(picks), len(self)) # `EpochSampler`가 실어 보낸 에포크
+        return self.dataset.__getitems__(self.indices[picks], int(epoch.max(initial=0)))
 
 class _PictureLoaders(pl.LightningDataModule):
     "`_load_pictures()`가 준 (이미지, 라벨) 두 쌍을 나누고, 변환하고, 배치로 만든다."
     def setup(self, stage=None):
         if self._pictures is None: self._pictures = self._load_pictures()
         (images, labels), test = self._pictures
-        train, val = split_indices(len(labels), self.hparams.val_size, self.hparams.seed)
-        self.cifar_train = _Part(PictureDataset(images, labels, self.train_transform or self.transform), train)
+        h = self.hparams
+        train, val = split_indices(len(labels), h.val_size, h.seed)
+        augment = Augment(h.flip, h.crop, h.cutout, self._draw_seed) if h.flip or h.crop or h.cutout else None
+        self.cifar_train = _Part(PictureDataset(images, labels, self.train_transform or self.transform, augment), train)
         self.cifar_val = _Part(PictureDataset(images, labels, self.transform), val)
         self.cifar_test = PictureDataset(*test, self.transform)
 
-    def _loader(self, dataset, shuffle=False):
+    @property
+    def _draw_seed(self): return self.hparams.seed ^ torch.initial_seed() % 2**31 # seed_everything이 정한 씨앗도 따른다.
+
+    def _loader(self, dataset, **order):
         workers, pin = self.hparams.num_workers, self.hparams.pin_memory
-        return DataLoader(dataset, batch_size=self.batch_size, shuffle=shuffle, collate_fn=collate, num_workers=workers,
+        return DataLoader(dataset, batch_size=self.batch_size, **order, collate_fn=collate, num_workers=workers,
                           persistent_workers=workers > 0, pin_memory=torch.cuda.is_available() if pin is None else pin)
 
-    def train_dataloader(self): return self._loader(self.cifar_train, shuffle=True)
+    def train_dataloader(self):
+        if not self.cifar_train.dataset.augment: return self._loader(self.cifar_train, shuffle=True)
+        return self._loader(self.cifar_train, sampler=EpochSampler(len(self.cifar_train), self._draw_seed, self.trainer.current_epoch if self.trainer else 0))
+
     def val_dataloader(self): return self._loader(self.cifar_val)
     def test_dataloader(self): return self._loader(self.cifar_test)
     def predict_dataloader(self): return self._loader(self.cifar_test)
@@ -522,13 +602,16 @@ class _PictureLoaders(pl.LightningDataModule):
         images, labels = collate(self.cifar_train.__getitems__(range(min(n, len(self.cifar_train)))))
         return draw_grid(denormalize(images), [self.classes[k] for k in labels])
 
-# %% ../nbs/00_data.ipynb #02be9a2c
+# %% ../nbs/00_data.ipynb #1557a8a9
 _BUILT_IN = ('cifar10', 'toy', 'auto')
 
 def _check_arguments(h):
     if not isinstance(h.batch_size, int) or h.batch_size < 1: raise InputError(f'batch_size={h.batch_size!r}: 1 이상의 정수를 주세요.')
     if h.num_workers < 0: raise InputError(f'num_workers={h.num_workers}: 0 이상의 정수를 주세요.')
     if h.val_size <= 0: raise InputError(f'val_size={h.val_size}: 검증 개수(1 이상)나 비율(0과 1 사이)을 주세요.')
+    if h.flip not in (None, 'random', 'alternating'): raise InputError(f"flip={h.flip!r}: 'random'이나 'alternating'을 주거나 비워 두세요.")
+    if not 0 <= h.crop < h.image_size: raise InputError(f'crop={h.crop}: 0 이상, 이미지의 한 변인 {h.image_size}보다 작은 픽셀 수를 주세요.')
+    if not 0 <= h.cutout <= h.image_size: raise InputError(f'cutout={h.cutout}: 0 이상, 이미지의 한 변인 {h.image_size} 이하의 픽셀 수를 주세요.')
     if h.on_bad_image not in ('raise', 'skip'): raise InputError(f"on_bad_image={h.on_bad_image!r}: 'raise'나 'skip'을 주세요.")
     if h.image_size < 1 or (h.source in _BUILT_IN and h.image_size != 32):
         raise InputError(f'image_size={h.image_size}: 사진 폴더에서는 1 이상, {", ".join(_BUILT_IN)}에서는 32만 됩니다.')
@@ -536,7 +619,7 @@ def _check_arguments(h):
     if not os.path.isdir(h.source): raise InputError(f"source={h.source!r}: {', '.join(map(repr, _BUILT_IN))} 가운데 하나나 사진 폴더의 경로를 주세요.")
     folder_classes(h.source)
 
-# %% ../nbs/00_data.ipynb #7a2b26f3
+# %% ../nbs/00_data.ipynb #db9ac3cc
 def _try_download(data_dir, mirror):
     try: download_cifar10(data_dir, mirror=mirror, seconds=8)
     except InputError as e: rank_zero_warn(str(e))
@@ -546,7 +629,7 @@ def _read_source(source, data_dir, h):
     if source == 'cifar10': return official_pictures(data_dir)
     return folder_pictures(source, h.image_size, h.on_bad_image, data_dir)
 
-# %% ../nbs/00_data.ipynb #f51c3f9e
+# %% ../nbs/00_data.ipynb #6ef1964d
 class CIFAR10DataModule(_PictureLoaders):
     "CIFAR-10, 장난감 그림, 사진 폴더. 표본은 float32 `(3, 32, 32)`, 값은 [-1, 1]. 잘못된 인자에는 `InputError`"
     def __init__(self,
@@ -556,6 +639,9 @@ class CIFAR10DataModule(_PictureLoaders):
         source: str = 'cifar10', # 'cifar10', 'toy', 'auto' 또는 사진 폴더
         val_size: int | float = 0.1, # 학습 데이터에서 떼어 낼 검증 개수, 1보다 작으면 비율
         seed: int = 42, # 분할의 씨앗
+        flip: Literal['random', 'alternating'] | None = None, # 학습 이미지를 좌우로 뒤집는 방법
+        crop: int = 0, # 학습 이미지를 옮겨 자를 픽셀 수
+        cutout: int = 0, # 학습 이미지에서 지울 정사각형의 한 변, 픽셀
         transform: Callable = normalize, # PIL 이미지 한 장을 텐서로 바꾸는 함수
         train_transform: Callable | None = None, # 학습에만 쓰는 변환, 없으면 `transform`
         num_workers: int = 0, # 배치를 만드는 프로세스 수
