@@ -1,9 +1,9 @@
-"""원래 튜토리얼을 그대로 다시 한 것과 cifar_lit을 나란히 잰다.
+"""원래 튜토리얼을 그대로 다시 한 것과 cifar_lit, 그리고 그 `quick` 조리법을 나란히 잰다.
 
     python bench/tutorial.py FOLDER [--seeds 0 1 2] [--json bench/tutorial.json]
 
-FOLDER는 train/<클래스>/*, test/<클래스>/*가 든 사진 폴더이다. 둘 다 배치 32로 두 에포크를 돌고, 씨앗마다 번갈아 새 프로세스에서 잰다.
-잰 시간은 `trainer.fit`의 벽시계 시간(초), 정확도는 평가 사진에서 잰 것이다. 데이터를 메모리에 올리는 시간은 둘 다 뺀다.
+FOLDER는 train/<클래스>/*, test/<클래스>/*가 든 사진 폴더이다. 앞의 둘은 배치 32로 두 에포크를 돈다. 씨앗마다 번갈아 새 프로세스에서 잰다.
+잰 시간은 `trainer.fit`의 벽시계 시간(초), 정확도는 평가 사진에서 잰 것이다. 데이터를 메모리에 올리는 시간은 모두 뺀다.
 `original_*`은 비교 대상이다. 흠까지 원래대로이므로 라이브러리 코드로 쓰지 않는다.
 """
 import argparse, json, logging, os, platform, statistics, subprocess, sys, tempfile, time, warnings
@@ -24,6 +24,7 @@ from torchvision import transforms
 from cifar_lit.callbacks import ImagePredictionLogger
 from cifar_lit.data import CIFAR10DataModule
 from cifar_lit.model import ConvNet, LitModel
+from cifar_lit.speed import FastModel, recipe_arguments
 from cifar_lit.train import SafeWandbLogger, best_precision, tune_cpu
 
 
@@ -88,13 +89,24 @@ def original(dm, folder):
 
 
 def ours(dm, folder):
+    return fit(dm, folder, LitModel((3, 32, 32), dm.num_classes, channels_last=True, fused=True), max_epochs=2)
+
+
+def quick(dm, folder):
+    dm.batch_size = recipe_arguments('quick', 'data')['batch_size']
+    return fit(dm, folder, FastModel((3, 32, 32), dm.num_classes, **recipe_arguments('quick', 'model')), **recipe_arguments('quick', 'trainer'))
+
+
+def fit(dm, folder, model, **length):
     loggers = [CSVLogger(folder), SafeWandbLogger(save_dir=folder)]
-    trainer = pl.Trainer(max_epochs=2, logger=loggers, default_root_dir=folder, enable_progress_bar=False, enable_model_summary=False, accelerator='cpu',
+    trainer = pl.Trainer(**length, logger=loggers, default_root_dir=folder, enable_progress_bar=False, enable_model_summary=False, accelerator='cpu',
                          precision=best_precision(),
                          callbacks=[EarlyStopping(monitor='val_loss'), ImagePredictionLogger(), ModelCheckpoint(monitor='val_loss')])
-    model = LitModel((3, 32, 32), dm.num_classes, channels_last=True, fused=True)
     seconds = timed(lambda: trainer.fit(model, dm))
     return seconds, trainer.test(model, dm, ckpt_path='best', verbose=False)[0]['test_acc']
+
+
+RUNS = {'tutorial': original, 'cifar_lit': ours, 'quick': quick}
 
 
 def timed(work):
@@ -114,18 +126,18 @@ def one(name, seed, folder):
     os.environ['WANDB_SILENT'], os.environ['WANDB_MODE'] = 'true', 'offline'
     logging.getLogger('lightning.pytorch').setLevel(logging.ERROR)
     warnings.filterwarnings('ignore')
-    if name == 'cifar_lit': tune_cpu()
+    if name != 'tutorial': tune_cpu()
     dm = load(folder)
     pl.seed_everything(seed, verbose=False)
     with tempfile.TemporaryDirectory() as runs:
-        seconds, accuracy = {'tutorial': original, 'cifar_lit': ours}[name](dm, runs)
+        seconds, accuracy = RUNS[name](dm, runs)
         wandb.finish()
     print(json.dumps(dict(seed=seed, name=name, fit_seconds=round(seconds, 2), test_accuracy=round(accuracy, 4))))
 
 
 def measure(folder, seeds):
     for seed in seeds:
-        for name in ('tutorial', 'cifar_lit'):
+        for name in RUNS:
             done = subprocess.run([sys.executable, __file__, folder, '--one', name, '--seeds', str(seed)], stdout=subprocess.PIPE, text=True, check=True)
             sample = json.loads(done.stdout.splitlines()[-1])
             print(sample, flush=True)
@@ -133,12 +145,19 @@ def measure(folder, seeds):
 
 
 def table(samples):
-    rows = {name: [s for s in samples if s['name'] == name] for name in ('tutorial', 'cifar_lit')}
-    ratios = [b['fit_seconds'] / a['fit_seconds'] for a, b in zip(*rows.values())]
+    rows = {name: [s for s in samples if s['name'] == name] for name in RUNS}
     for name, row in rows.items():
         seconds, accuracies = ([s[key] for s in row] for key in ('fit_seconds', 'test_accuracy'))
         print(f'{name:10} fit median {statistics.median(seconds):.1f} s, test {100 * statistics.mean(accuracies):.1f} % (lowest {100 * min(accuracies):.1f})')
-    print('time ratio per seed:', *(f'{ratio:.2f}' for ratio in ratios), f'median {statistics.median(ratios):.2f}')
+    for name in list(RUNS)[1:]:
+        ratios = [b['fit_seconds'] / a['fit_seconds'] for a, b in zip(rows['tutorial'], rows[name])]
+        print(f'{name} / tutorial, time ratio per seed:', *(f'{ratio:.3f}' for ratio in ratios), f'median {statistics.median(ratios):.3f}')
+
+
+def machine():
+    return dict(processor=torch.cpu.get_capabilities().get('cpu_name', platform.processor()), capability=torch.backends.cpu.get_cpu_capability(),
+                threads=torch.get_num_threads(), precision=best_precision(), python=platform.python_version(),
+                versions={m.__name__: m.__version__ for m in (torch, pl, torchmetrics, wandb)})
 
 
 def main():
@@ -146,16 +165,13 @@ def main():
     parser.add_argument('folder')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--json', default='bench/tutorial.json')
-    parser.add_argument('--one', choices=['tutorial', 'cifar_lit'], help='이 프로세스에서 하나만 잰다')
+    parser.add_argument('--one', choices=list(RUNS), help='이 프로세스에서 하나만 잰다')
     args = parser.parse_args()
     if args.one: return one(args.one, args.seeds[0], args.folder)
     sizes = load(args.folder).sizes
     samples = list(measure(args.folder, args.seeds))
     table(samples)
-    machine = dict(processor=torch.cpu.get_capabilities().get('cpu_name', platform.processor()), capability=torch.backends.cpu.get_cpu_capability(),
-                   threads=torch.get_num_threads(), precision=best_precision(), python=platform.python_version(),
-                   versions={m.__name__: m.__version__ for m in (torch, pl, torchmetrics, wandb)})
-    Path(args.json).write_text(json.dumps(dict(date=str(date.today()), machine=machine, sizes=sizes, samples=samples), indent=1) + '\n')
+    Path(args.json).write_text(json.dumps(dict(date=str(date.today()), machine=machine(), sizes=sizes, samples=samples), indent=1) + '\n')
 
 
 if __name__ == '__main__': main()

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['main']
 
-# %% ../nbs/07_cli.ipynb #cbd7d621
+# %% ../nbs/07_cli.ipynb #5e64943b
 import argparse, gc, os, sys
 from contextlib import contextmanager
 from pathlib import Path
 
 from . import __version__
 
-# %% ../nbs/07_cli.ipynb #f1c78737
+# %% ../nbs/07_cli.ipynb #efb52881
 _HELP = """cifar-lit: PyTorch Lightning과 W&B로 배우고 쓰는 CIFAR-10 이미지 분류
 
 학습
@@ -28,9 +28,10 @@ _HELP = """cifar-lit: PyTorch Lightning과 W&B로 배우고 쓰는 CIFAR-10 이�
   export     ONNX나 safetensors로 내보낸다
   app        사진을 올려 보는 웹 페이지를 띄운다
 
+학습에는 --recipe quick(몇 초)이나 --recipe fast(몇 분, 가장 정확)를 줄 수 있습니다.
 명령마다의 옵션은 cifar-lit 명령 --help로 봅니다. 버전은 --version입니다."""
 
-# %% ../nbs/07_cli.ipynb #a6f6c94f
+# %% ../nbs/07_cli.ipynb #4b095fd7
 def _report(parser):
     parser.add_argument('run', help='실행 폴더 또는 체크포인트')
     parser.add_argument('--baseline', help='견줄 실행 폴더 또는 체크포인트')
@@ -55,7 +56,7 @@ def _classify(parser):
         return 1 if classify(**given) else 0
     return call
 
-# %% ../nbs/07_cli.ipynb #10df4198
+# %% ../nbs/07_cli.ipynb #5e3f6e74
 def _export(parser):
     parser.add_argument('checkpoint', help='실행 폴더 또는 체크포인트')
     parser.add_argument('path', help='쓸 파일, *.onnx 또는 *.safetensors')
@@ -77,7 +78,7 @@ def _app(parser):
 
 _COMMANDS = {'report': _report, 'classify': _classify, 'export': _export, 'app': _app}
 
-# %% ../nbs/07_cli.ipynb #4c247d2f
+# %% ../nbs/07_cli.ipynb #b8cb184e
 @contextmanager
 def _importing():
     "불러오는 동안 쓰레기 수집(garbage collection)을 쉰다. 쌓이기만 하는 객체를 거듭 훑는 시간, 곧 6분의 1이 준다."
@@ -97,6 +98,15 @@ def _run(name, args):
         if not isinstance(e, InputError): raise
         return f'cifar-lit: {e}'
 
+def _take_recipe(args): # 남은 인자, 모델의 클래스, 옵션의 기본값
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument('--recipe')
+    known, rest = parser.parse_known_args(args)
+    if known.recipe is None: return rest, {}
+    from cifar_lit.speed import RECIPES, FastModel
+    if known.recipe not in RECIPES: sys.exit(f'cifar-lit: --recipe {known.recipe}: {", ".join(RECIPES)} 가운데 하나를 주세요.')
+    return rest, dict(model_class=FastModel, recipe=RECIPES[known.recipe])
+
 def main(args=None):
     "명령 `cifar-lit`"
     args = sys.argv[1:] if args is None else args
@@ -104,4 +114,5 @@ def main(args=None):
     if args[0] == '--version': return print(__version__)
     if args[0] in _COMMANDS: sys.exit(_run(args[0], args[1:]))
     with _importing(): from cifar_lit.train import main as train
-    train(args)
+    rest, chosen = _take_recipe(args)
+    train(rest, **chosen)

@@ -6,7 +6,7 @@
 __all__ = ['SafeWandbLogger', 'new_run_folder', 'best_precision', 'tune_cpu', 'LineProgress', 'PredictionWriter',
            'TutorialTrainer', 'BestCheckpoint', 'TutorialCLI', 'main']
 
-# %% ../nbs/03_train.ipynb #b028e417
+# %% ../nbs/03_train.ipynb #59dac16a
 import atexit, csv, ctypes, inspect, logging, os, shutil, sys, tempfile, time, warnings
 from contextlib import contextmanager
 from datetime import datetime
@@ -24,7 +24,7 @@ from .callbacks import ImagePredictionLogger
 from .data import CIFAR10DataModule, InputError
 from .model import VAL_LOSS, LitModel, check_state_dict, read_checkpoint
 
-# %% ../nbs/03_train.ipynb #9cf714ec
+# %% ../nbs/03_train.ipynb #8451e357
 def _wandb_mode():
     "기록할 방식. WANDB_MODE가 offline이나 disabled이면 그대로, 아니면 로그인했는지에 따라"
     import wandb
@@ -52,7 +52,7 @@ def _where(run):
     if run.disabled: return '기록하지 않음'
     return f'wandb sync {Path(run.dir).parent}' if run.offline else run.url
 
-# %% ../nbs/03_train.ipynb #715e43f4
+# %% ../nbs/03_train.ipynb #5f654e2b
 class _SafeRun(WandbLogger):
     @property
     @rank_zero_experiment
@@ -87,7 +87,7 @@ class _SafeRun(WandbLogger):
             self._experiment = None
         return self.where
 
-# %% ../nbs/03_train.ipynb #ed2e8e31
+# %% ../nbs/03_train.ipynb #b799df5f
 class SafeWandbLogger(_SafeRun):
     "묻지 않고, W&B가 실패해도 학습을 멈추지 않고, 학습이 실패해도 실행을 닫는 `WandbLogger`"
     def __init__(self,
@@ -122,7 +122,7 @@ class SafeWandbLogger(_SafeRun):
         with self._guard(): super().finalize(status)
         if status != 'success': rank_zero_warn(f'학습이 끝나지 못해 W&B 실행을 닫았습니다. 여기까지의 기록: {self.finish(exit_code=1)}')
 
-# %% ../nbs/03_train.ipynb #5fd65f8b
+# %% ../nbs/03_train.ipynb #a0db6da4
 def new_run_folder(
     root: str, # 실행 폴더들을 두는 곳
     source: str, # 데이터의 이름 또는 경로
@@ -132,7 +132,7 @@ def new_run_folder(
     choices = (stem, *(Path(f'{stem}-{k}') for k in range(2, 1000)))
     return next(folder for folder in choices if not folder.exists())
 
-# %% ../nbs/03_train.ipynb #53071947
+# %% ../nbs/03_train.ipynb #74c08466
 def best_precision(): # 'bf16-mixed' 또는 '32-true'
     "bf16을 하드웨어로 계산하는 장치이면 'bf16-mixed'"
     if torch.cuda.is_available(): fast = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -141,7 +141,7 @@ def best_precision(): # 'bf16-mixed' 또는 '32-true'
         fast = torch.backends.cpu.get_cpu_capability() == 'AVX512' and capabilities.get('avx512_bf16', False)
     return 'bf16-mixed' if fast else '32-true'
 
-# %% ../nbs/03_train.ipynb #0260bbdf
+# %% ../nbs/03_train.ipynb #6290861f
 def tune_cpu():
     "큰 메모리를 쥐고 있게 하고(glibc), 없는 GPU를 찾지 않게 한다. 출처: PyTorch Performance Tuning Guide의 메모리 할당기 항목"
     if torch.cuda.is_available(): return
@@ -150,7 +150,7 @@ def tune_cpu():
     for option, size in ((-3, 32 << 20), (-1, 256 << 20)): # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, 바이트
         if mallopt: mallopt(option, size)
 
-# %% ../nbs/03_train.ipynb #693db2e5
+# %% ../nbs/03_train.ipynb #c1a98ad1
 class LineProgress(ProgressBar):
     "진행 막대 대신 `seconds`초마다, 그리고 에포크가 끝난 뒤 한 줄을 쓴다."
     def __init__(self, seconds: float = 10):
@@ -178,7 +178,7 @@ class LineProgress(ProgressBar):
         if self._done: self._line(trainer, self._done, ['train_loss', 'train_acc', VAL_LOSS, 'val_acc'])
         self._done = None
 
-# %% ../nbs/03_train.ipynb #c3c8a3eb
+# %% ../nbs/03_train.ipynb #cfe6d4e4
 class PredictionWriter(BasePredictionWriter):
     "`predictions.csv`에 평가 데이터의 번호, 정답, 예측, 확률을 쓴다. 프로세스가 여럿이면 저마다 한 파일"
     def __init__(self, folder: str):
@@ -195,7 +195,7 @@ class PredictionWriter(BasePredictionWriter):
             for i, label, k, p in zip(batch_indices, batch[1].tolist(), predicted, probability):
                 table.writerow([i, names[label], names[k], f'{p:.4f}'])
 
-# %% ../nbs/03_train.ipynb #154286c0
+# %% ../nbs/03_train.ipynb #a0ca4a14
 def _lines(rows): return '\n'.join(f'{name}: {value}' for name, value in rows.items())
 
 class _Stopwatch(Timer):
@@ -228,7 +228,7 @@ def _places(trainer):
             places['W&B'] = logger.finish()
     return places
 
-# %% ../nbs/03_train.ipynb #106d0385
+# %% ../nbs/03_train.ipynb #4cd66e5a
 class TutorialTrainer(pl.Trainer):
     "`tutorial`이 더해진 `Trainer`"
     def tutorial(self, model, datamodule, ckpt_path: str | None = None): # 요약한 글
@@ -242,7 +242,7 @@ class TutorialTrainer(pl.Trainer):
             raise
         return _lines(_summary(datamodule, result, watch) | _places(self))
 
-# %% ../nbs/03_train.ipynb #b00f7c2a
+# %% ../nbs/03_train.ipynb #31701d0f
 def _loggers(folder, with_wandb):
     loggers = [CSVLogger(folder.parent, name='', version=folder.name)]
     if with_wandb: # 온라인이면 가장 좋은 체크포인트를 아티팩트로 올린다.
@@ -267,16 +267,18 @@ def _keep(checkpoint): # 주소에서 읽은 것을 Lightning이 다시 받지 �
 @rank_zero_only
 def _print(text): print(text, flush=True)
 
-# %% ../nbs/03_train.ipynb #8e6f7c04
+# %% ../nbs/03_train.ipynb #1bb6ae2d
 class BestCheckpoint(ModelCheckpoint):
     "이어서 학습할 때 폴더가 바뀌어도 앞의 가장 좋은 체크포인트를 기억하는 `ModelCheckpoint`"
     def load_state_dict(self, state):
         kept = os.path.isfile(state.get('best_model_path', ''))
         super().load_state_dict({**state, 'dirpath': self.dirpath} if kept else state)
 
-# %% ../nbs/03_train.ipynb #93f7a399
+# %% ../nbs/03_train.ipynb #e025270b
 class TutorialCLI(LightningCLI):
     "`LightningCLI`에 `tutorial` 명령과 실행 폴더를 더한 것"
+    recipe = {'data.batch_size': 32, 'model.channels_last': True, 'model.fused': True, 'trainer.max_epochs': 2}
+
     @staticmethod
     def subcommands(): return {**LightningCLI.subcommands(), 'tutorial': {'model', 'datamodule'}}
 
@@ -286,8 +288,8 @@ class TutorialCLI(LightningCLI):
         parser.add_lightning_class_args(BestCheckpoint, 'checkpoint')
         parser.add_class_arguments(ImagePredictionLogger, 'examples', skip={'val_samples', 'denormalize'})
         parser.set_defaults({'early_stopping.monitor': VAL_LOSS, 'checkpoint.monitor': VAL_LOSS, 'checkpoint.filename': 'best',
-                             'checkpoint.save_last': True, 'checkpoint.enable_version_counter': False, 'data.batch_size': 32,
-                             'model.channels_last': True, 'model.fused': True, 'trainer.max_epochs': 2, 'trainer.precision': best_precision()})
+                             'checkpoint.save_last': True, 'checkpoint.enable_version_counter': False,
+                             'trainer.precision': best_precision(), **self.recipe})
         for name in ('num_classes', 'input_shape'): parser.link_arguments(f'data.{name}', f'model.{name}', apply_on='instantiate')
 
     def parse_arguments(self, parser, args):
@@ -302,7 +304,7 @@ class TutorialCLI(LightningCLI):
 
     def before_instantiate_classes(self):
         config = self.config[self.config.subcommand]
-        if config.trainer.gradient_clip_val and config.model.fused and 'mixed' in str(config.trainer.precision):
+        if config.trainer.gradient_clip_val and config.model.get('fused') and 'mixed' in str(config.trainer.precision):
             rank_zero_info('gradient_clip_val은 혼합 정밀도에서 fused Adam과 함께 쓸 수 없어 model.fused를 끕니다.')
             config.model.fused = False
 
@@ -321,15 +323,20 @@ class TutorialCLI(LightningCLI):
     def after_fit(self): _print(_lines(_places(self.trainer)))
     def tutorial(self, **kwargs): _print(self.trainer.tutorial(**kwargs))
 
-# %% ../nbs/03_train.ipynb #65a10763
+# %% ../nbs/03_train.ipynb #3c7c2e53
 _NOISE = '.*LeafSpec.*|.*does not have many workers.*|.*exists and is not empty.*|.*callbacks used to create the checkpoint.*|.*not supported by the model summary.*'
 
-def main(args=None):
+def main(
+    args: list[str] | None = None, # 명령줄의 인자. 없으면 `sys.argv`
+    model_class=LitModel, # 학습할 모델의 클래스
+    recipe: dict | None = None, # 옵션의 기본값. 없으면 튜토리얼의 것
+):
     "명령 `cifar-lit`의 학습 쪽: fit, validate, test, predict, tutorial. 고칠 수 있는 잘못이면 한 줄을 쓰고 1로 끝난다."
     tune_cpu()
     warnings.filterwarnings('ignore', _NOISE)
     warnings.formatwarning = lambda message, *_: f'{message}\n'
     logging.getLogger('lightning.pytorch.utilities.rank_zero').addFilter(lambda record: 'litlogger' not in record.getMessage())
     os.environ.setdefault('WANDB_SHOW_INFO', 'false') # 볼 곳은 요약이 알려 준다.
-    try: TutorialCLI(LitModel, CIFAR10DataModule, trainer_class=TutorialTrainer, seed_everything_default=42, args=args)
+    cli = type('TutorialCLI', (TutorialCLI,), {'recipe': recipe or TutorialCLI.recipe})
+    try: cli(model_class, CIFAR10DataModule, trainer_class=TutorialTrainer, seed_everything_default=42, args=args)
     except InputError as e: sys.exit(f'cifar-lit: {e}')

@@ -1,7 +1,7 @@
 """nbdev 노트북을 문서로 읽는다: `#| hide` 셀은 감추고, 나머지 `#|` 줄은 지우고, 첫 쪽에는 차례를 붙인다."""
 import nbformat
 
-CHAPTERS = ('00_data', '01_callbacks', '02_model', '03_train', '04_evaluate', '05_share', '07_cli')
+CHAPTERS = ('00_data', '01_callbacks', '02_model', '03_train', '04_evaluate', '05_share', '06_speed', '07_cli')
 
 
 def read(text):

@@ -31,16 +31,29 @@ def test_readme_is_the_index(tmp_path):
     assert (tmp_path / 'README.md').read_text() == (ROOT / 'README.md').read_text()
 
 
+def of(samples, name, key): return [sample[key] for sample in samples if sample.get('name', sample.get('step')) == name]
+def percent(values): return f'{100 * statistics.mean(values):.1f} ± {100 * statistics.stdev(values):.1f} %'
+
+
 def test_readme_figures_are_the_measured_ones():
     samples = json.loads((ROOT / 'bench/tutorial.json').read_text())['samples']
-    seconds, accuracy = ({name: [s[key] for s in samples if s['name'] == name] for name in ('tutorial', 'cifar_lit')} for key in ('fit_seconds', 'test_accuracy'))
+    seconds = {name: of(samples, name, 'fit_seconds') for name in ('tutorial', 'cifar_lit')}
     text = (ROOT / 'README.md').read_text()
-    for name in seconds:
-        assert f'| {statistics.median(seconds[name]):.0f}초 |' in text
-        assert f'| {100 * statistics.mean(accuracy[name]):.1f} ± {100 * statistics.stdev(accuracy[name]):.1f} % |' in text
-    ratio = statistics.median(b / a for a, b in zip(seconds['tutorial'], seconds['cifar_lit']))
-    assert f'{ratio:.2f}배' in text
-    assert len(seconds['cifar_lit']) >= 3 and min(accuracy['cifar_lit']) >= 0.52 and ratio < 0.5
+    for name, row in seconds.items():
+        assert f'| {statistics.median(row):.0f}초 | {percent(of(samples, name, "test_accuracy"))} |' in text
+    half = statistics.median(b / a for a, b in zip(seconds['tutorial'], seconds['cifar_lit']))
+    assert f'{half:.2f}배' in text
+    assert len(seconds['cifar_lit']) >= 3 and min(of(samples, 'cifar_lit', 'test_accuracy')) >= 0.52 and half < 0.5
+
+
+def test_speed_table_is_the_measured_one():
+    samples = json.loads((ROOT / 'bench/speed.json').read_text())['samples']
+    rows = {name: None for name in [sample['step'] for sample in samples]}
+    for name in rows:
+        speed = statistics.median(n / t for n, t in zip(of(samples, name, 'pictures'), of(samples, name, 'seconds')))
+        rows[name] = f'| {speed:,.0f} | {percent(of(samples, name, "accuracy"))} |'
+    text = '\n'.join(cell.source for cell in nbformat.read(ROOT / 'nbs/06_speed.ipynb', 4).cells)
+    assert len(rows) == 8 and [line[line.index(' | ') + 1:] for line in text.splitlines() if re.search(r'\| [\d,]+ \| [\d.]+ ±', line)] == list(rows.values())
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
