@@ -23,9 +23,8 @@ lab: .venv/ready ## JupyterLab으로 장을 연다
 docs: .venv/ready ## 문서 사이트를 _docs에 만든다
 	$(BIN)/sphinx-build -W -q -b html -c docs nbs _docs
 
-bench: .venv/ready ## 원래 튜토리얼과 나란히, 그리고 한 가지씩 더하며 잰다 (SOURCE=사진 폴더)
-	$(BIN)/python bench/tutorial.py "$(SOURCE)"
-	$(BIN)/python bench/speed.py "$(SOURCE)"
+bench: .venv/ready ## 나란히 재어 표와 그림을 만든다 (SOURCE=사진 폴더, QUICK=1이면 3분)
+	$(BIN)/python bench "$(SOURCE)" $(if $(QUICK),--quick)
 
 notebooks: .venv/ready ## 고친 노트북을 정리하고, 내보내고, 돌리고, README를 만든다
 	$(BIN)/nbdev_clean

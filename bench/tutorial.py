@@ -1,14 +1,9 @@
-"""원래 튜토리얼을 그대로 다시 한 것과 cifar_lit, 그리고 그 `quick` 조리법을 나란히 잰다.
+"""(다)(라) 원래 튜토리얼을 그대로 다시 한 것과 cifar_lit, 그리고 그 `quick` 조리법: 에포크의 시간, 같은 정확도까지의 시간.
 
-    python bench/tutorial.py FOLDER [--seeds 0 1 2] [--json bench/tutorial.json]
-
-FOLDER는 train/<클래스>/*, test/<클래스>/*가 든 사진 폴더이다. 앞의 둘은 배치 32로 두 에포크를 돈다. 씨앗마다 번갈아 새 프로세스에서 잰다.
-잰 시간은 `trainer.fit`의 벽시계 시간(초), 정확도는 평가 사진에서 잰 것이다. 데이터를 메모리에 올리는 시간은 모두 뺀다.
-`original_*`은 비교 대상이다. 흠까지 원래대로이므로 라이브러리 코드로 쓰지 않는다.
+앞의 둘은 배치 32로 두 에포크를 돈다. 씨앗마다 번갈아 새 프로세스에서 잰다. 데이터를 메모리에 올리는 시간은 모두 뺀다.
+`original_*`과 `Original*`은 비교 대상이다. 흠까지 원래대로이므로 라이브러리 코드로 쓰지 않는다.
 """
-import argparse, json, logging, os, platform, statistics, subprocess, sys, tempfile, time, warnings
-from datetime import date
-from pathlib import Path
+import json, os, statistics, sys, tempfile
 
 import lightning.pytorch as pl
 import torch
@@ -22,10 +17,10 @@ from torch.utils.data import DataLoader, Dataset, random_split
 from torchvision import transforms
 
 from cifar_lit.callbacks import ImagePredictionLogger
-from cifar_lit.data import CIFAR10DataModule
 from cifar_lit.model import ConvNet, LitModel
 from cifar_lit.speed import FastModel, recipe_arguments
-from cifar_lit.train import SafeWandbLogger, best_precision, tune_cpu
+from cifar_lit.train import SafeWandbLogger, _Stopwatch, best_precision
+from common import faster_row, in_new_process, load, middle, pick, prepare, row, seconds, spread
 
 
 class OriginalDataset(Dataset):
@@ -76,102 +71,70 @@ class OriginalLogger(Callback):
         trainer.logger.experiment.log({'examples': [wandb.Image(x, caption=f'Pred:{p}, Label:{y}') for x, p, y in zip(self.images, guesses, self.labels)]})
 
 
-def original(dm, folder):
+def original(dm, folder, limit):
     train, test = (OriginalDataset(*part) for part in dm._pictures)
     train, val = random_split(train, [dm.sizes['train'], dm.sizes['val']])
-    val = DataLoader(val, batch_size=32)
+    val, watch = DataLoader(val, batch_size=32), _Stopwatch()
     logger = WandbLogger(project='wandb-lightning', job_type='train', save_dir=folder, offline=True)
-    trainer = pl.Trainer(max_epochs=2, logger=logger, default_root_dir=folder, enable_progress_bar=False, enable_model_summary=False, accelerator='cpu',
-                         callbacks=[EarlyStopping(monitor='val_loss'), OriginalLogger(next(iter(val))), ModelCheckpoint()])
+    trainer = pl.Trainer(max_epochs=2, limit_train_batches=limit, logger=logger, default_root_dir=folder, enable_progress_bar=False, enable_model_summary=False, accelerator='cpu',
+                         callbacks=[EarlyStopping(monitor='val_loss'), OriginalLogger(next(iter(val))), ModelCheckpoint(), watch])
     model = OriginalModel(dm.num_classes)
-    seconds = timed(lambda: trainer.fit(model, DataLoader(train, batch_size=32, shuffle=True), val))
-    return seconds, trainer.test(model, DataLoader(test, batch_size=32), verbose=False)[0]['test_acc']
+    spent = seconds(lambda: trainer.fit(model, DataLoader(train, batch_size=32, shuffle=True), val))
+    return watch, spent, trainer.test(model, DataLoader(test, batch_size=32), verbose=False)[0]['test_acc']
 
 
-def ours(dm, folder):
-    return fit(dm, folder, LitModel((3, 32, 32), dm.num_classes, channels_last=True, fused=True), max_epochs=2)
+def ours(dm, folder, limit):
+    return fit(dm, folder, LitModel((3, 32, 32), dm.num_classes, channels_last=True, fused=True), max_epochs=2, limit_train_batches=limit)
 
 
-def quick(dm, folder):
+def quick(dm, folder, limit):
     dm.batch_size = recipe_arguments('quick', 'data')['batch_size']
     return fit(dm, folder, FastModel((3, 32, 32), dm.num_classes, **recipe_arguments('quick', 'model')), **recipe_arguments('quick', 'trainer'))
 
 
 def fit(dm, folder, model, **length):
-    loggers = [CSVLogger(folder), SafeWandbLogger(save_dir=folder)]
-    trainer = pl.Trainer(**length, logger=loggers, default_root_dir=folder, enable_progress_bar=False, enable_model_summary=False, accelerator='cpu',
-                         precision=best_precision(),
-                         callbacks=[EarlyStopping(monitor='val_loss'), ImagePredictionLogger(), ModelCheckpoint(monitor='val_loss')])
-    seconds = timed(lambda: trainer.fit(model, dm))
-    return seconds, trainer.test(model, dm, ckpt_path='best', verbose=False)[0]['test_acc']
+    loggers, watch = [CSVLogger(folder), SafeWandbLogger(save_dir=folder)], _Stopwatch()
+    trainer = pl.Trainer(**length, logger=loggers, default_root_dir=folder, enable_progress_bar=False, enable_model_summary=False, accelerator='cpu', precision=best_precision(),
+                         callbacks=[EarlyStopping(monitor='val_loss'), ImagePredictionLogger(), ModelCheckpoint(monitor='val_loss'), watch])
+    spent = seconds(lambda: trainer.fit(model, dm))
+    return watch, spent, trainer.test(model, dm, ckpt_path='best', verbose=False)[0]['test_acc']
 
 
 RUNS = {'tutorial': original, 'cifar_lit': ours, 'quick': quick}
+TITLE = '튜토리얼과 나란히'
 
 
-def timed(work):
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def load(folder):
-    dm = CIFAR10DataModule(32, source=folder)
-    dm.prepare_data(), dm.setup()
-    return dm
-
-
-def one(name, seed, folder):
-    "새 프로세스 하나에서 한 번 돌리고 결과를 JSON으로 쓴다."
+def one(name, seed, source, limit):
+    "한 번 돌린 결과. 새 프로세스에서 부른다."
     os.environ['WANDB_SILENT'], os.environ['WANDB_MODE'] = 'true', 'offline'
-    logging.getLogger('lightning.pytorch').setLevel(logging.ERROR)
-    warnings.filterwarnings('ignore')
-    if name != 'tutorial': tune_cpu()
-    dm = load(folder)
+    prepare()
+    dm = load(source)
     pl.seed_everything(seed, verbose=False)
     with tempfile.TemporaryDirectory() as runs:
-        seconds, accuracy = RUNS[name](dm, runs)
+        watch, fit_seconds, accuracy = RUNS[name](dm, runs, limit)
         wandb.finish()
-    print(json.dumps(dict(seed=seed, name=name, fit_seconds=round(seconds, 2), test_accuracy=round(accuracy, 4))))
+    return dict(name=name, repeat=seed, seconds=round(fit_seconds, 3), epoch_seconds=round(watch.time_elapsed('train') / max(1, watch.epochs), 3), accuracy=round(100 * accuracy, 2))
 
 
-def measure(folder, seeds):
-    for seed in seeds:
-        for name in RUNS:
-            done = subprocess.run([sys.executable, __file__, folder, '--one', name, '--seeds', str(seed)], stdout=subprocess.PIPE, text=True, check=True)
-            sample = json.loads(done.stdout.splitlines()[-1])
-            print(sample, flush=True)
-            yield sample
+def measure(source, quick):
+    limit = .05 if quick else 1.
+    return [in_new_process('tutorial.py', name, seed, source, limit) for seed in range(1 if quick else 5) for name in RUNS]
 
 
-def table(samples):
-    rows = {name: [s for s in samples if s['name'] == name] for name in RUNS}
-    for name, row in rows.items():
-        seconds, accuracies = ([s[key] for s in row] for key in ('fit_seconds', 'test_accuracy'))
-        print(f'{name:10} fit median {statistics.median(seconds):.1f} s, test {100 * statistics.mean(accuracies):.1f} % (lowest {100 * min(accuracies):.1f})')
-    for name in list(RUNS)[1:]:
-        ratios = [b['fit_seconds'] / a['fit_seconds'] for a, b in zip(rows['tutorial'], rows[name])]
-        print(f'{name} / tutorial, time ratio per seed:', *(f'{ratio:.3f}' for ratio in ratios), f'median {statistics.median(ratios):.3f}')
+def rows(samples):
+    made = [row(name, f'에포크 {middle(pick(samples, name=name), "epoch_seconds"):.1f}초, fit {middle(pick(samples, name=name)):.1f}초, 평가 {spread([s["accuracy"] for s in pick(samples, name=name)])} %')
+            for name in RUNS]
+    made.append(faster_row(samples, 'cifar_lit', 'tutorial', 2.5, 'epoch_seconds', 'cifar_lit / tutorial, 에포크'))
+    mean = {name: statistics.mean(s['accuracy'] for s in pick(samples, name=name)) for name in RUNS}
+    made.append(row('cifar_lit - tutorial, 정확도', f'{mean["cifar_lit"] - mean["tutorial"]:+.1f} %p', '0 %p 이상', mean['cifar_lit'] >= mean['tutorial']))
+    return made + [faster_row(samples, 'quick', 'tutorial', 10, label='quick / tutorial, 튜토리얼의 정확도까지'),
+                   row('quick - tutorial, 정확도', f'{mean["quick"] - mean["tutorial"]:+.1f} %p', '0 %p 이상', mean['quick'] >= mean['tutorial'])]
 
 
-def machine():
-    return dict(processor=torch.cpu.get_capabilities().get('cpu_name', platform.processor()), capability=torch.backends.cpu.get_cpu_capability(),
-                threads=torch.get_num_threads(), precision=best_precision(), python=platform.python_version(),
-                versions={m.__name__: m.__version__ for m in (torch, pl, torchmetrics, wandb)})
+def draw(samples, ax):
+    for name in RUNS: ax.plot([s['seconds'] for s in pick(samples, name=name)], [s['accuracy'] for s in pick(samples, name=name)], 'o', label=name, alpha=.7)
+    ax.set(xlabel='fit, seconds', ylabel='test accuracy, %', xlim=(0, None))
+    ax.legend(frameon=False)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('folder')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    parser.add_argument('--json', default='bench/tutorial.json')
-    parser.add_argument('--one', choices=list(RUNS), help='이 프로세스에서 하나만 잰다')
-    args = parser.parse_args()
-    if args.one: return one(args.one, args.seeds[0], args.folder)
-    sizes = load(args.folder).sizes
-    samples = list(measure(args.folder, args.seeds))
-    table(samples)
-    Path(args.json).write_text(json.dumps(dict(date=str(date.today()), machine=machine(), sizes=sizes, samples=samples), indent=1) + '\n')
-
-
-if __name__ == '__main__': main()
+if __name__ == '__main__': print(json.dumps(one(sys.argv[1], int(sys.argv[2]), sys.argv[3], float(sys.argv[4]))))
