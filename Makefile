@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 SOURCE ?= auto
+PAGES ?= nbs
 BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -20,8 +21,8 @@ test: .venv/ready ## 노트북(strict nbval)과 tests/를 돌린다
 lab: .venv/ready ## JupyterLab으로 장을 연다
 	$(BIN)/jupyter lab nbs
 
-docs: .venv/ready ## 문서 사이트를 _docs에 만든다
-	$(BIN)/sphinx-build -W -q -b html -c docs nbs _docs
+docs: .venv/ready ## 문서 사이트를 _docs에 만든다 (PAGES=돌린 노트북이 든 폴더)
+	$(BIN)/python docs/build.py "$(PAGES)" _docs
 
 bench: .venv/ready ## 나란히 재어 표와 그림을 만든다 (SOURCE=사진 폴더, QUICK=1이면 3분)
 	$(BIN)/python bench "$(SOURCE)" $(if $(QUICK),--quick)
