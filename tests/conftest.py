@@ -12,6 +12,28 @@ os.environ.update(WANDB_SILENT='true', WANDB_MODE='offline')
 ENV = dict(os.environ)  # 이 프로세스의 wandb가 자식에게 물려줄 변수를 더하기 전의 것
 
 
+CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'))), None)
+
+
+@pytest.fixture(scope='session')
+def browser():
+    "시스템의 Chromium을 Playwright로 연 것"
+    if not CHROMIUM: pytest.skip('이 컴퓨터에 Chromium이 없습니다. apt-get install chromium으로 설치하면 돕니다.')
+    sync = pytest.importorskip('playwright.sync_api', reason='playwright가 없습니다. make test로 돌리면 설치됩니다.')
+    with sync.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope='session')
+def shots():
+    "화면을 남기는 폴더. 커밋하지 않고, CI에서는 내려받을 수 있게 올린다."
+    folder = ROOT / 'shots'
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @pytest.fixture
 def cli(tmp_path):
     "빈 폴더에서 `cifar-lit`을 부른다. 네트워크 대신 닫힌 포트를 보게 한다."
