@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['main']
 
-# %% ../nbs/07_cli.ipynb #5e64943b
+# %% ../nbs/07_cli.ipynb #0b0ec10d
 import argparse, gc, os, sys
 from contextlib import contextmanager
 from pathlib import Path
 
 from . import __version__
 
-# %% ../nbs/07_cli.ipynb #efb52881
+# %% ../nbs/07_cli.ipynb #f488ca97
 _HELP = """cifar-lit: PyTorch Lightning과 W&B로 배우고 쓰는 CIFAR-10 이미지 분류
 
 학습
@@ -31,7 +31,7 @@ _HELP = """cifar-lit: PyTorch Lightning과 W&B로 배우고 쓰는 CIFAR-10 이�
 학습에는 --recipe quick(몇 초)이나 --recipe fast(몇 분, 가장 정확)를 줄 수 있습니다.
 명령마다의 옵션은 cifar-lit 명령 --help로 봅니다. 버전은 --version입니다."""
 
-# %% ../nbs/07_cli.ipynb #4b095fd7
+# %% ../nbs/07_cli.ipynb #c4851b2b
 def _report(parser):
     parser.add_argument('run', help='실행 폴더 또는 체크포인트')
     parser.add_argument('--baseline', help='견줄 실행 폴더 또는 체크포인트')
@@ -56,7 +56,7 @@ def _classify(parser):
         return 1 if classify(**given) else 0
     return call
 
-# %% ../nbs/07_cli.ipynb #5e3f6e74
+# %% ../nbs/07_cli.ipynb #ea131605
 def _export(parser):
     parser.add_argument('checkpoint', help='실행 폴더 또는 체크포인트')
     parser.add_argument('path', help='쓸 파일, *.onnx 또는 *.safetensors')
@@ -78,7 +78,7 @@ def _app(parser):
 
 _COMMANDS = {'report': _report, 'classify': _classify, 'export': _export, 'app': _app}
 
-# %% ../nbs/07_cli.ipynb #b8cb184e
+# %% ../nbs/07_cli.ipynb #1928e827
 @contextmanager
 def _importing():
     "불러오는 동안 쓰레기 수집(garbage collection)을 쉰다. 쌓이기만 하는 객체를 거듭 훑는 시간, 곧 6분의 1이 준다."
@@ -98,15 +98,27 @@ def _run(name, args):
         if not isinstance(e, InputError): raise
         return f'cifar-lit: {e}'
 
-def _take_recipe(args): # 남은 인자, 모델의 클래스, 옵션의 기본값
+# %% ../nbs/07_cli.ipynb #e124df65
+def _split(args, option): # 옵션 하나의 값과 나머지 인자
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument('--recipe')
+    parser.add_argument(option, dest='value')
     known, rest = parser.parse_known_args(args)
-    if known.recipe is None: return rest, {}
-    from cifar_lit.speed import RECIPES, FastModel
-    if known.recipe not in RECIPES: sys.exit(f'cifar-lit: --recipe {known.recipe}: {", ".join(RECIPES)} 가운데 하나를 주세요.')
-    return rest, dict(model_class=FastModel, recipe=RECIPES[known.recipe])
+    return known.value, rest
 
+def _recipe_of(path): # `FastModel`의 체크포인트이면 아무 조리법으로나 읽을 수 있다.
+    from cifar_lit.model import read_checkpoint
+    return 'fast' if path and ('://' in path or os.path.isfile(path)) and read_checkpoint(path).get('net', {}).get('name') == 'cifar_lit.speed.FastNet' else None
+
+def _take_recipe(args): # 남은 인자, 모델의 클래스, 옵션의 기본값
+    recipe, rest = _split(args, '--recipe')
+    if recipe is None and args[0] in ('validate', 'test', 'predict'): recipe = _recipe_of(_split(args, '--ckpt_path')[0])
+    if recipe is None: return rest, {}
+    from cifar_lit.data import InputError
+    from cifar_lit.speed import RECIPES, FastModel
+    if recipe not in RECIPES: raise InputError(f'--recipe {recipe}: {", ".join(RECIPES)} 가운데 하나를 주세요.')
+    return rest, dict(model_class=FastModel, recipe=RECIPES[recipe])
+
+# %% ../nbs/07_cli.ipynb #097465ad
 def main(args=None):
     "명령 `cifar-lit`"
     args = sys.argv[1:] if args is None else args
@@ -114,5 +126,7 @@ def main(args=None):
     if args[0] == '--version': return print(__version__)
     if args[0] in _COMMANDS: sys.exit(_run(args[0], args[1:]))
     with _importing(): from cifar_lit.train import main as train
-    rest, chosen = _take_recipe(args)
+    from cifar_lit.data import InputError
+    try: rest, chosen = _take_recipe(args)
+    except InputError as e: sys.exit(f'cifar-lit: {e}')
     train(rest, **chosen)

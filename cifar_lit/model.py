@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VAL_LOSS', 'ConvNet', 'check_state_dict', 'stage_metrics', 'LitModel', 'read_checkpoint', 'build_net']
 
-# %% ../nbs/02_model.ipynb #97339d15
+# %% ../nbs/02_model.ipynb #04c3595b
 import io, pickle
 from importlib import import_module
 from importlib.util import find_spec
@@ -20,7 +20,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from .data import InputError
 
-# %% ../nbs/02_model.ipynb #169d82a6
+# %% ../nbs/02_model.ipynb #5ee77d75
 class ConvNet(nn.Module):
     "이미지 `(N, *input_shape)` → 로짓 `(N, num_classes)`. 구조의 출처: W&B의 PyTorch Lightning 이미지 분류 튜토리얼"
     def __init__(self, input_shape, num_classes):
@@ -41,7 +41,7 @@ class ConvNet(nn.Module):
 
     def forward(self, x): return self.fc3(F.relu(self.fc2(F.relu(self.fc1(self.features(x))))))
 
-# %% ../nbs/02_model.ipynb #15ff5198
+# %% ../nbs/02_model.ipynb #399e2ff7
 def check_state_dict(
     have: dict, # 모델의 `state_dict`
     given: dict, # 넣으려는 `state_dict`
@@ -54,7 +54,7 @@ def check_state_dict(
         if weight.shape != given[name].shape:
             raise InputError(f'체크포인트의 {name} 모양은 {tuple(given[name].shape)}인데 모델은 {tuple(weight.shape)}입니다. {advice}')
 
-# %% ../nbs/02_model.ipynb #44e8915a
+# %% ../nbs/02_model.ipynb #3735f4d4
 VAL_LOSS = 'val_loss' # 가장 좋은 체크포인트를 고르는 값
 
 def stage_metrics(
@@ -64,7 +64,7 @@ def stage_metrics(
     "평균 손실(자연로그 단위인 nat)과 정확도(0~1)"
     return MetricCollection({'loss': MeanMetric(nan_strategy='disable'), 'acc': MulticlassAccuracy(num_classes, average='micro')}, prefix=f'{stage}_')
 
-# %% ../nbs/02_model.ipynb #377452dd
+# %% ../nbs/02_model.ipynb #4ef2a428
 class LitModel(pl.LightningModule):
     "이미지 `(N, *input_shape)`의 분류기. 배치는 (이미지 float32, 라벨 int64 `(N,)`), 손실은 교차 엔트로피(nat)"
     def __init__(self,
@@ -90,6 +90,8 @@ class LitModel(pl.LightningModule):
     def _step(self, batch, metrics):
         x, y = batch
         logits = self(x)
+        if logits.shape != (len(y), self.hparams.num_classes):
+            raise InputError(f'net이 모양 {tuple(logits.shape)}을 냈습니다. 이미지 {len(y)}장에 클래스 {self.hparams.num_classes}개이면 {(len(y), self.hparams.num_classes)}이어야 합니다.')
         loss = self.loss(logits, y)
         metrics.update(value=loss.detach().expand(len(y)), preds=logits.detach(), target=y) # 장마다 하나씩 세어야 짧은 배치도 제 몫만 한다.
         return loss, logits
@@ -121,7 +123,7 @@ class LitModel(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint): check_state_dict(self.state_dict(), checkpoint['state_dict'])
 
-# %% ../nbs/02_model.ipynb #af584d64
+# %% ../nbs/02_model.ipynb #fd6c10d7
 def _open(path):
     if '://' not in path: return open(path, 'rb')
     reply = requests.get(path, timeout=30)
@@ -142,7 +144,7 @@ def read_checkpoint(
     if not isinstance(found, dict) or 'state_dict' not in found: raise InputError(f'{path}: Lightning 체크포인트가 아닙니다. 실행 폴더의 checkpoints/*.ckpt를 주세요.')
     return found
 
-# %% ../nbs/02_model.ipynb #23c80e72
+# %% ../nbs/02_model.ipynb #570dc8c3
 def build_net(
     spec: dict, # 체크포인트의 `net`: 이름과 인자
 ): # `nn.Module`

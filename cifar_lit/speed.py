@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RECIPES', 'shrink', 'whitening_filters', 'FastNet', 'orthogonalize', 'Muon', 'FastModel', 'recipe_arguments']
 
-# %% ../nbs/06_speed.ipynb #721ad2bf
+# %% ../nbs/06_speed.ipynb #79d556c9
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from .data import InputError, normalize
 from .model import LitModel
 
-# %% ../nbs/06_speed.ipynb #1f168b5b
+# %% ../nbs/06_speed.ipynb #97bfeb2f
 def shrink(
     images, # float `(N, C, H, W)`
     size: int, # 줄인 뒤의 한 변, 픽셀
@@ -24,7 +24,7 @@ def shrink(
     if images.shape[-1] % size == 0: return F.avg_pool2d(images, images.shape[-1] // size)
     return F.interpolate(images, size=(size, size), mode='bilinear', antialias=True, align_corners=False)
 
-# %% ../nbs/06_speed.ipynb #2e43fd33
+# %% ../nbs/06_speed.ipynb #39c034dd
 def whitening_filters(
     images, # float `(N, C, H, W)`
     kernel: int = 2, # 조각의 한 변, 픽셀
@@ -36,7 +36,7 @@ def whitening_filters(
     filters = (vectors / (values + eps).sqrt()).T.flip(0).reshape(-1, images.shape[1], kernel, kernel)
     return torch.cat([filters, -filters])
 
-# %% ../nbs/06_speed.ipynb #9614e34d
+# %% ../nbs/06_speed.ipynb #3cd77406
 def _conv(inputs, outputs):
     conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     nn.init.dirac_(conv.weight.data[:min(inputs, outputs)])
@@ -50,14 +50,14 @@ def _norm(channels):
 def _group(inputs, outputs):
     return nn.Sequential(_conv(inputs, outputs), nn.MaxPool2d(2), _norm(outputs), nn.GELU(), _conv(outputs, outputs), _norm(outputs), nn.GELU())
 
-# %% ../nbs/06_speed.ipynb #2ba12b3a
+# %% ../nbs/06_speed.ipynb #1f69a213
 class FastNet(nn.Module):
     "이미지 `(N, *input_shape)` → 로짓 `(N, num_classes)`. 구조의 출처: airbench94"
     def __init__(self,
         input_shape: tuple[int, int, int], # (채널, 높이, 너비)
         num_classes: int, # 클래스 수
         widths: tuple[int, ...] = (64, 256, 256), # 덩이마다 채널 수
-        size: int = 24, # 이미지를 줄여서 볼 한 변, 픽셀
+        size: int = 32, # 이미지를 줄여서 볼 한 변, 픽셀
     ):
         super().__init__()
         if size < 2 ** (len(widths) + 1): raise InputError(f'size={size}: widths가 {len(widths)}개이면 {2 ** (len(widths) + 1)} 이상이어야 합니다.')
@@ -79,7 +79,7 @@ class FastNet(nn.Module):
         x = shrink(x, self.size)
         return self.logits(x) if self.training else (self.logits(x) + self.logits(x.flip(3))) / 2
 
-# %% ../nbs/06_speed.ipynb #ec27b019
+# %% ../nbs/06_speed.ipynb #7a958b15
 def orthogonalize(
     gradient, # `(출력, 입력, ...)`
     steps: int = 3, # 되풀이할 횟수
@@ -94,7 +94,7 @@ def orthogonalize(
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
     return (x.T if tall else x).reshape(gradient.shape).to(gradient.dtype)
 
-# %% ../nbs/06_speed.ipynb #df6a1f42
+# %% ../nbs/06_speed.ipynb #91676041
 class Muon(torch.optim.Optimizer):
     "합성곱의 가중치에는 Muon, 나머지(`others`)에는 Adam. 출처: airbench94_muon"
     def __init__(self, filters, others, lr=.15, momentum=.6, other_lr=.03):
@@ -122,7 +122,7 @@ class Muon(torch.optim.Optimizer):
         first.lerp_(p.grad, .1), second.lerp_(p.grad.square(), .05)
         p.addcdiv_(first / (1 - .9 ** count), (second / (1 - .95 ** count)).sqrt().add_(1e-8), value=-group['lr'])
 
-# %% ../nbs/06_speed.ipynb #2af863ed
+# %% ../nbs/06_speed.ipynb #cf72b4e4
 class FastModel(LitModel):
     "`FastNet`을 Muon과 one-cycle로 학습하는 `LitModel`"
     def __init__(self,
@@ -131,7 +131,7 @@ class FastModel(LitModel):
         learning_rate: float = .15, # 합성곱 가중치의 학습률
         *,
         widths: tuple[int, ...] = (64, 256, 256), # 덩이마다 채널 수
-        size: int = 24, # 이미지를 줄여서 볼 한 변, 픽셀
+        size: int = 32, # 이미지를 줄여서 볼 한 변, 픽셀
         other_learning_rate: float = .03, # 나머지 매개변수의 학습률
         momentum: float = .6, # Muon의 관성
         warmup: float = .1, # 학습률을 올리는 스텝의 비율
@@ -159,11 +159,11 @@ class FastModel(LitModel):
                               pct_start=h.warmup, anneal_strategy='linear', cycle_momentum=False)
         return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': schedule, 'interval': 'step'}}
 
-# %% ../nbs/06_speed.ipynb #6bf46fbe
+# %% ../nbs/06_speed.ipynb #e584825d
 RECIPES = {
     'quick': {'data.batch_size': 256, 'trainer.max_epochs': 1, 'trainer.limit_train_batches': 45, 'trainer.log_every_n_steps': 5,
               'model.widths': (32, 64, 128), 'model.size': 16, 'model.learning_rate': .24, 'model.other_learning_rate': .02, 'model.warmup': .2},
-    'fast': {'data.batch_size': 500, 'data.flip': 'alternating', 'data.crop': 2, 'trainer.max_epochs': 8, 'early_stopping.patience': 8},
+    'fast': {'data.batch_size': 500, 'data.flip': 'alternating', 'data.crop': 2, 'data.val_size': 1000, 'trainer.max_epochs': 12, 'early_stopping.patience': 12},
 } # `cifar-lit`의 옵션과 기본값
 
 def recipe_arguments(

@@ -21,6 +21,7 @@ add_module_names = False
 toc_object_entries = False  # API의 목차는 모듈까지만 보인다.
 smartquotes = False  # 'cifar10' 같은 값이 둥근 따옴표로 바뀌지 않게 한다.
 maximum_signature_line_length = 80
+nb_code_prompt_show, nb_code_prompt_hide = '풀이 보기', '풀이 접기'
 nb_execution_mode = 'off'  # 저장된 출력이 곧 문서이다.
 nb_custom_formats = {'.ipynb': ['nbdev_format.read', {}]}
 myst_enable_extensions = ['attrs_inline', 'colon_fence']

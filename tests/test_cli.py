@@ -94,6 +94,7 @@ def test_own_pictures_then_validate_test_predict(here, tmp_path, toy_folder, cap
 
 BAD = [
     (('--data.batch_size', 0), 'batch_size=0'),
+    (('--data.batch_size', 9001), 'batch_size=9001'),
     (('--data.val_size', 20000), 'val_size=20000'),
     (('--data.source', 'cifar10'), 'CIFAR-10을 받지 못했습니다'),
     (('--data.source', 'cifar10', '--data.data_dir', 'file/data'), "data_dir='file/data'"),
@@ -119,6 +120,12 @@ def test_bad_input_names_the_thing_and_leaves_nothing(here, tmp_path, args, word
 def test_the_command_shows_no_traceback(cli):
     done = cli('fit', '--data.batch_size', 0, check=False)
     assert done.returncode == 1 and 'Traceback' not in done.stderr and done.stderr.splitlines()[-1].startswith('cifar-lit: batch_size=0')
+
+
+def test_bf16_falls_back_and_says_so(here, monkeypatch):
+    monkeypatch.setattr('cifar_lit.train.best_precision', lambda accelerator='auto': '32-true')
+    with pytest.warns(UserWarning, match='32-true로 학습합니다'): assert here('fit', *QUICK, '--trainer.precision', 'bf16-mixed', '--run_dir', 'run') is None
+    assert 'precision: 32-true' in open('run/config.yaml').read()
 
 
 def test_checkpoint_of_another_shape(here, tmp_path, toy_folder):

@@ -107,7 +107,7 @@ def test_chapter(name, open_page):
     badges = page.evaluate('[...document.querySelectorAll("article a.badge")].map(e => e.href)')
     assert badges == [f'https://colab.research.google.com/github/{where}', f'https://github.com/{where}']
     strip = lambda text: ''.join(text.split())
-    shown, cells = [strip(text) for text in page.locator('.cell_input').all_inner_texts()], nbformat.read(ROOT / f'nbs/{name}.ipynb', 4).cells
+    shown, cells = [strip(text) for text in page.locator('.cell_input').all_text_contents()], nbformat.read(ROOT / f'nbs/{name}.ipynb', 4).cells
     code = [cell.source for cell in cells if cell.cell_type == 'code']
     body = lambda source: strip(''.join(line for line in source.splitlines(True) if not line.startswith(('#| ', '# NBVAL'))))
     hidden = [body(source) for source in code if source.startswith('#| hide')]
@@ -120,7 +120,7 @@ def test_chapter(name, open_page):
     ('증강', {'00_data'}), ('정규화', {'00_data', '05_share'}), ('층', {'06_speed'}), ('LitModel', {'02_model', 'api'}), ('picture_draws', {'00_data', 'api'})])
 def test_search(words, pages, open_page, shots):
     page = open_page(f'search.html?q={quote(words)}')
-    page.wait_for_function('document.querySelector(".search-summary")?.innerText')
+    page.get_by_role('heading', name='검색 결과', exact=True).wait_for()
     found = page.evaluate('[...document.querySelectorAll("ul.search a")].map(e => e.href.split("/").pop().split(".html")[0])')
     assert pages <= {*found}
     page.wait_for_load_state('networkidle')
@@ -129,7 +129,7 @@ def test_search(words, pages, open_page, shots):
 
 def test_search_of_nothing(open_page):
     page = open_page(f'search.html?q={quote("없는낱말쀍")}')
-    page.wait_for_function('document.querySelector(".search-summary")?.innerText')
+    page.get_by_role('heading', name='검색 결과', exact=True).wait_for()
     assert page.locator('ul.search a').count() == 0
 
 
