@@ -53,7 +53,7 @@ def memory(source):
     walk(ours(*(part[:200] for part in dm._pictures[0]), 128, flip='random', crop=4)) # 처음 부를 때 드는 것을 먼저 치른다.
     before = peak()
     walk(dm.train_dataloader())
-    return dict(grown=peak() - before, pictures=sum(images.nbytes for images, _ in dm._pictures) / 2**20, batch=128 * 3 * 32 * 32 * 4 / 2**20)
+    return dict(grown=peak() - before, pictures=sum(images.nbytes for images, _ in dm._pictures) / 2**20, batch_mb=128 * 3 * 32 * 32 * 4 / 2**20)
 
 
 def measure(source, quick):
@@ -69,8 +69,8 @@ def measure(source, quick):
 def rows(samples):
     memory = pick(samples, name='memory')[0]
     made = [row('증강이 없으면 torchvision과 마지막 비트까지 같은가', '예' if samples[0]['equal'] else '아니요', '예', samples[0]['equal']),
-            row('한 에포크에 늘어난 메모리', f'{memory["grown"]:.1f} MB (이미지 {memory["pictures"]:.0f} MB)', f'배치 하나와 그 임시 공간({3 * memory["batch"]:.1f} MB) 이하',
-                memory['grown'] <= 3 * memory['batch'])]
+            row('한 에포크에 늘어난 메모리', f'{memory["grown"]:.1f} MB (이미지 {memory["pictures"]:.0f} MB)', f'배치 하나와 그 임시 공간({3 * memory["batch_mb"]:.1f} MB) 이하',
+                memory['grown'] <= 3 * memory['batch_mb'])]
     for batch_size in sorted({s['batch'] for s in samples if 'batch' in s}):
         here = pick(samples, batch=batch_size)
         for (theirs, mine), target in ((PLAIN[:2], 40), (MOVED, 25)): made.append(faster_row(here, mine, theirs, target, label=f'배치 {batch_size}: {mine} / {theirs}'))

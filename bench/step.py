@@ -57,9 +57,9 @@ def logged(dm, steps):
 
 
 def measure(source, quick):
-    dm, steps = load(source, BATCH), 20 if quick else 60
+    dm, steps = load(source, BATCH), 20 if quick else 200
     runs = dict(zip(NAMES, (lambda: loop(dm, steps), lambda: fit(Bare, dm, steps, logger=False), lambda: fit(Counted, dm, steps, logger=False), lambda: logged(dm, steps))))
-    return [{**s, 'seconds': s['seconds'] / steps} for s in interleave(runs, 3 if quick else 9)]
+    return [{**s, 'seconds': s['seconds'] / steps} for s in interleave(runs, 3 if quick else 7)]
 
 
 def rows(samples):
