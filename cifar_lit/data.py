@@ -251,20 +251,25 @@ class Augment:
         self.flip, self.crop, self.cutout, self.seed = flip, crop, cutout, seed
 
     def __call__(self, images, indices, epoch):
-        draws = picture_draws(self.seed, epoch, indices, 5)
-        if self.crop: images = _crop(images, self.crop, *(draws[:, 1:3] * (2 * self.crop + 1)).astype(np.int64).T)
-        if self.flip: images = torch.where(torch.from_numpy(self._flips(draws, indices, epoch))[:, None, None, None], images.flip(3), images)
+        draws = picture_draws(self.seed, epoch, indices, 5 if self.cutout else 3)
+        shifts = torch.from_numpy((draws[:, 1:] * (2 * self.crop + 1)).astype(np.int64) - self.crop)
+        if self.crop or self.flip: images = _move(images, shifts[:, :1], shifts[:, 1:2], torch.from_numpy(self._flips(draws, indices, epoch))[:, None])
         return _cut_out(images, self.cutout, *draws[:, 3:].T) if self.cutout else images
 
     def _flips(self, draws, indices, epoch):
-        if self.flip == 'random': return draws[:, 0] < .5
+        if self.flip != 'alternating': return draws[:, 0] < (.5 if self.flip else 0)
         return (picture_draws(self.seed, 0, indices, 1)[:, 0] < .5) ^ (epoch % 2 == 1)
 
 # %% ../nbs/00_data.ipynb #893a1ebb
-def _crop(images, pad, dy, dx):
-    wide = np.pad(images.numpy(), ((0, 0), (0, 0), (pad, pad), (pad, pad)), 'reflect')
-    windows = np.lib.stride_tricks.sliding_window_view(wide, images.shape[2:], (2, 3))
-    return torch.from_numpy(windows[np.arange(len(images)), :, dy, dx])
+def _reflect(i, size):
+    i = i.abs()
+    return torch.where(i < size, i, 2 * (size - 1) - i)
+
+def _move(images, dy, dx, flip): # `dy`, `dx`, `flip`은 `(N, 1)`
+    n, c, h, w = images.shape
+    rows, columns = _reflect(torch.arange(h) + dy, h), _reflect(torch.arange(w) + dx, w)
+    at = rows[:, :, None] * w + torch.where(flip, columns.flip(1), columns)[:, None]
+    return images.view(n, c, -1).gather(2, at.view(n, 1, -1).expand(-1, c, -1)).view_as(images)
 
 def _cut_out(images, size, u, v):
     hide = []

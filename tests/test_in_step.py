@@ -31,29 +31,39 @@ def test_readme_is_the_index(tmp_path):
     assert (tmp_path / 'README.md').read_text() == (ROOT / 'README.md').read_text()
 
 
-def of(samples, name, key): return [sample[key] for sample in samples if sample.get('name', sample.get('step')) == name]
-def percent(values): return f'{100 * statistics.mean(values):.1f} ± {100 * statistics.stdev(values):.1f} %'
+def measured(name):
+    "벤치마크가 남긴 표본: 이름마다 (초, 정확도, 표본) 목록"
+    samples = json.loads((ROOT / f'bench/results/{name}.json').read_text())['samples']
+    return {key: [s for s in samples if s['name'] == key] for key in dict.fromkeys(s['name'] for s in samples)}
+
+
+def spread(rows): return f'{statistics.mean(r["accuracy"] for r in rows):.1f} ± {statistics.stdev(r["accuracy"] for r in rows):.1f} %'
+def middle(rows, key='seconds'): return statistics.median(r[key] for r in rows)
 
 
 def test_readme_figures_are_the_measured_ones():
-    samples = json.loads((ROOT / 'bench/tutorial.json').read_text())['samples']
-    seconds = {name: of(samples, name, 'fit_seconds') for name in ('tutorial', 'cifar_lit')}
     text = (ROOT / 'README.md').read_text()
-    for name, row in seconds.items():
-        assert f'| {statistics.median(row):.0f}초 | {percent(of(samples, name, "test_accuracy"))} |' in text
-    half = statistics.median(b / a for a, b in zip(seconds['tutorial'], seconds['cifar_lit']))
-    assert f'{half:.2f}배' in text
-    assert len(seconds['cifar_lit']) >= 3 and min(of(samples, 'cifar_lit', 'test_accuracy')) >= 0.52 and half < 0.5
+    found = measured('tutorial')
+    for rows in found.values(): assert f'| {middle(rows):.0f}초 | {spread(rows)} |' in text
+    whole = measured('long')['fast']
+    assert f'| {statistics.mean(r["seconds"] for r in whole):.0f}초 | {spread(whole)} |' in text
+    assert all(len(rows) >= 3 for rows in found.values()) and min(r['accuracy'] for r in found['cifar_lit']) >= 52
 
 
-def test_speed_table_is_the_measured_one():
-    samples = json.loads((ROOT / 'bench/speed.json').read_text())['samples']
-    rows = {name: None for name in [sample['step'] for sample in samples]}
-    for name in rows:
-        speed = statistics.median(n / t for n, t in zip(of(samples, name, 'pictures'), of(samples, name, 'seconds')))
-        rows[name] = f'| {speed:,.0f} | {percent(of(samples, name, "accuracy"))} |'
+def test_speed_tables_are_the_measured_ones():
     text = '\n'.join(cell.source for cell in nbformat.read(ROOT / 'nbs/06_speed.ipynb', 4).cells)
-    assert len(rows) == 8 and [line[line.index(' | ') + 1:] for line in text.splitlines() if re.search(r'\| [\d,]+ \| [\d.]+ ±', line)] == list(rows.values())
+    found = measured('recipe')
+    expected = [f'| {statistics.median(r["pictures"] / r["seconds"] for r in rows):,.0f} | {spread(rows)} |' for rows in found.values()]
+    assert len(expected) == 9 and [line[line.index(' | ') + 1:] for line in text.splitlines() if re.search(r'\| [\d,]+ \| [\d.]+ ±', line)] == expected
+    steps = [middle(rows) * 1000 for rows in measured('step').values()]
+    assert [float(ms) for ms in re.findall(r'\| ([\d.]+) ms \|', text)] == [round(ms, 1) for ms in steps]
+
+
+def test_bench_tables_come_from_the_samples(tmp_path):
+    shutil.copytree(ROOT / 'bench', tmp_path / 'bench', ignore=shutil.ignore_patterns('out', '__pycache__'))
+    (tmp_path / 'bench/results/README.md').unlink()
+    run('bench', 'none', '--table', cwd=tmp_path)
+    assert (tmp_path / 'bench/results/README.md').read_text() == (ROOT / 'bench/results/README.md').read_text()
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
@@ -82,3 +92,12 @@ def test_links_are_made_from_settings():
         assert path.stem == 'index' or f'github/{repo}/blob/{settings["branch"]}/nbs/{path.name}' in text
         installs = re.findall(r'git\+https://github\.com/([\w-]+/[\w-]+)@v([\d.]+)', text)
         assert installs and set(installs) == {(repo, settings['version'])}
+
+
+def test_version_is_the_same_everywhere():
+    config = configparser.ConfigParser()
+    config.read(ROOT / 'settings.ini', encoding='utf-8')
+    version, citation = config['DEFAULT']['version'], (ROOT / 'CITATION.cff').read_text()
+    newest = re.search(r'^## \[([\d.]+)\] - ([\d-]+)$', (ROOT / 'CHANGELOG.md').read_text(), re.M)
+    assert newest[1] == version and f'\nversion: {version}\ndate-released: {newest[2]}\n' in citation
+    assert f'license: {"Apache-2.0" if config["DEFAULT"]["license"] == "apache2" else "?"}' in citation

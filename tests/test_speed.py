@@ -31,10 +31,18 @@ def test_quick_recipe_is_trained_read_and_handed_on(call, tmp_path, capsys):
     assert (answer.argmax(1) == labels).float().mean() > .6
     for write, name in ((export_onnx, 'm.onnx'), (export_safetensors, 'm.safetensors')):
         torch.testing.assert_close(load_model(write('alone.ckpt', name))(pictures), answer, atol=1e-4, rtol=0)
-    assert call('test', *QUICK, '--ckpt_path', 'alone.ckpt', '--run_dir', 'again') is None
-    assert f'{accuracy / 100:.2f}'[:3] in capsys.readouterr().out
+    for recipe in ((), ('--recipe', 'fast')):  # 적지 않아도 체크포인트를 보고 안다.
+        assert call('test', '--data.source', 'toy', *recipe, '--ckpt_path', 'alone.ckpt') is None
+        assert f'{accuracy / 100:.2f}'[:3] in capsys.readouterr().out
+    assert call('predict', '--data.source', 'toy', '--ckpt_path', 'alone.ckpt', '--run_dir', 'predicted') is None and len(open('predicted/predictions.csv').readlines()) == 2001
     assert call('report', 'run', '--no-wandb') is None
     assert call('tutorial', *QUICK, '--run_dir', 'more', '--ckpt_path', 'run/checkpoints/last.ckpt', '--trainer.max_epochs', 2) is None
+
+
+def test_weight_averaging_is_saved_as_best(call):
+    assert call('fit', *QUICK, '--run_dir', 'run', '--trainer.callbacks+=EMAWeightAveraging', '--trainer.callbacks.decay', .8) is None
+    saved = torch.load('run/checkpoints/best.ckpt', weights_only=True)
+    assert 'current_model_state' in saved and not torch.equal(saved['state_dict']['net.head.weight'], saved['current_model_state']['net.head.weight'])
 
 
 def test_wrong_recipe_and_missing_pictures(call, monkeypatch):
