@@ -269,7 +269,7 @@ def _move(images, dy, dx, flip): # `dy`, `dx`, `flip`은 `(N, 1)`
     n, c, h, w = images.shape
     rows, columns = _reflect(torch.arange(h) + dy, h), _reflect(torch.arange(w) + dx, w)
     at = rows[:, :, None] * w + torch.where(flip, columns.flip(1), columns)[:, None]
-    return images.view(n, c, -1).gather(2, at.view(n, 1, -1).expand(-1, c, -1)).view_as(images)
+    return images.flatten(2).gather(2, at.view(n, 1, -1).expand(-1, c, -1)).view(n, c, h, w)
 
 def _cut_out(images, size, u, v):
     hide = []
