@@ -15,7 +15,7 @@ ENV = dict(os.environ)  # 이 프로세스의 wandb가 자식에게 물려줄 �
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'))), None)
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')  # 열려 있는 동안 이 스레드에서 asyncio가 돌므로 파일마다 닫는다.
 def browser():
     "시스템의 Chromium을 Playwright로 연 것"
     if not CHROMIUM: pytest.skip('이 컴퓨터에 Chromium이 없습니다. apt-get install chromium으로 설치하면 돕니다.')

@@ -51,15 +51,15 @@ def test_run_all_cells(name, lab, browser, shots):
     page.set_default_timeout(60_000)
     page.goto(f'{address}/lab/tree/{name}.ipynb?reset')
     page.locator('.jp-NotebookPanel:visible .jp-Cell').first.wait_for()
-    page.locator('.jp-NotebookPanel-toolbar [data-status="idle"], .jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for(state='attached')
+    page.locator('.jp-NotebookPanel:visible .jp-Toolbar-kernelName').get_by_text('Python 3 (ipykernel)').wait_for()  # 커널이 정해지기 전에 돌리면 커널을 고르라는 창이 뜬다.
+    page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').first.wait_for(state='attached')
     page.get_by_role('menuitem', name='Run', exact=True).click()
     page.get_by_role('menuitem', name='Run All Cells', exact=True).click()
     path = folder / f'{name}.ipynb'
     end = time.monotonic() + SECONDS
     while True:  # 화면은 보이는 셀만 그리므로 저장한 노트북으로 끝났는지 본다.
         page.wait_for_timeout(1500)
-        page.get_by_role('menuitem', name='File', exact=True).click()
-        page.get_by_role('menuitem', name='Save Notebook', exact=True).click()
+        page.keyboard.press('Control+s')
         page.wait_for_timeout(500)
         code = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == 'code' and cell.source.strip()]
         if [out for cell in code for out in cell.outputs if out.output_type == 'error'] or all(cell.execution_count for cell in code) and page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').count(): break

@@ -174,19 +174,6 @@ def test_unwritable_and_unknown_targets(run, capsys):
     assert '체크포인트를 열 수 없습니다' in call('classify', 'nothing.ckpt', 'x.png')
 
 
-CHROMIUM = next((found for name in ('chromium', 'chromium-browser', 'google-chrome') if (found := shutil.which(name))), None)
-
-
-@pytest.fixture
-def browser():
-    if not CHROMIUM: pytest.skip('이 컴퓨터에 Chromium이 없습니다. apt-get install chromium으로 설치하면 돕니다.')
-    from playwright.sync_api import sync_playwright
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture(scope='module')
 def page_path(run, tmp_path_factory):
     page_path = tmp_path_factory.mktemp('report') / 'report.html'
