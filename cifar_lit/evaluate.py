@@ -6,10 +6,10 @@
 __all__ = ['find_checkpoint', 'run_folder', 'restore_model', 'restore_data', 'Evaluation', 'predict_test', 'evaluate',
            'accuracy_interval', 'class_report', 'top_confusions', 'draw_confusion', 'confident_mistakes',
            'draw_mistakes', 'calibration_error', 'reliability', 'draw_reliability', 'learning_curves', 'draw_curves',
-           'Comparison', 'compare', 'log_evaluation', 'Html', 'html_table', 'html_figure', 'html_summary', 'html_text',
-           'log_to_wandb', 'report']
+           'Comparison', 'compare', 'log_evaluation', 'log_to_wandb', 'Html', 'html_table', 'html_text', 'html_figure',
+           'html_summary', 'report']
 
-# %% ../nbs/04_evaluate.ipynb #b0d22f0e
+# %% ../nbs/04_evaluate.ipynb #c34be57e
 import csv, html, inspect, io, time
 from base64 import b64encode
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ from .data import CIFAR10DataModule, InputError, draw_grid
 from .model import LitModel, build_net, check_state_dict, read_checkpoint
 from .train import SafeWandbLogger, _wandb_mode
 
-# %% ../nbs/04_evaluate.ipynb #01e43890
+# %% ../nbs/04_evaluate.ipynb #55a68c59
 def find_checkpoint(
     run: str, # 실행 폴더 또는 체크포인트
 ): # 체크포인트의 경로
@@ -52,7 +52,7 @@ def run_folder(
     parent = Path(checkpoint).parent
     return parent.parent if parent.name == 'checkpoints' else None
 
-# %% ../nbs/04_evaluate.ipynb #19e54b00
+# %% ../nbs/04_evaluate.ipynb #6bc5f0c9
 def _configured_net(folder):
     "`config.yaml`에 적힌 `model.net`. 적혀 있지 않으면 None"
     path = folder and Path(folder, 'config.yaml')
@@ -86,7 +86,7 @@ def restore_data(
     if 'source_used' in saved: arguments['source'] = saved['source_used']
     return CIFAR10DataModule(**{'batch_size': 500, **arguments, **changes})
 
-# %% ../nbs/04_evaluate.ipynb #946d1ef3
+# %% ../nbs/04_evaluate.ipynb #765f7777
 @dataclass
 class Evaluation:
     "평가 데이터에 대한 모델의 답. 이미지 uint8 `(N, 3, H, W)`, 라벨 int64 `(N,)`, 확률 float32 `(N, num_classes)`"
@@ -110,7 +110,7 @@ class Evaluation:
     def loss(self): # 교차 엔트로피, nat
         return F.nll_loss(self.probabilities.clamp_min(1e-38).log(), self.labels).item()
 
-# %% ../nbs/04_evaluate.ipynb #f11667c2
+# %% ../nbs/04_evaluate.ipynb #af1ec56a
 @torch.inference_mode()
 def predict_test(
     model, # `LitModel`
@@ -139,7 +139,7 @@ def evaluate(
         raise InputError(f'{run}: 모델의 클래스는 {model.hparams.num_classes}개인데 데이터 {dm.source}의 클래스는 {dm.num_classes}개입니다. 학습에 쓴 데이터를 source에 주세요.')
     return predict_test(model, dm, Path(run_folder(checkpoint) or checkpoint).resolve().name)
 
-# %% ../nbs/04_evaluate.ipynb #48f1fb5c
+# %% ../nbs/04_evaluate.ipynb #e272f807
 def accuracy_interval(
     right: int, # 맞힌 수
     total: int, # 전체 수
@@ -148,7 +148,7 @@ def accuracy_interval(
     "정확도의 신뢰 구간. 출처: Wilson (1927), scipy의 `proportion_ci`"
     return tuple(float(end) for end in binomtest(right, total).proportion_ci(confidence, method='wilson'))
 
-# %% ../nbs/04_evaluate.ipynb #87d7fc95
+# %% ../nbs/04_evaluate.ipynb #22b527e2
 def class_report(
     e: Evaluation,
 ): # 클래스마다 `dict`: class, count, precision, recall, f1
@@ -158,7 +158,7 @@ def class_report(
     counts = e.labels.bincount(minlength=len(e.classes)).tolist()
     return [dict(zip(('class', 'count', 'precision', 'recall', 'f1'), row)) for row in zip(e.classes, counts, *counted)]
 
-# %% ../nbs/04_evaluate.ipynb #17e60f68
+# %% ../nbs/04_evaluate.ipynb #4be2e1ed
 def top_confusions(
     e: Evaluation,
     n: int = 5,
@@ -182,7 +182,7 @@ def draw_confusion(e: Evaluation): # matplotlib `Figure`
     plt.close(fig)
     return fig
 
-# %% ../nbs/04_evaluate.ipynb #ef557f50
+# %% ../nbs/04_evaluate.ipynb #2fef9971
 def confident_mistakes(
     e: Evaluation,
     n: int = 16,
@@ -202,7 +202,7 @@ def draw_mistakes(
     titles = [f'{e.classes[e.predictions[i]]} {100 * e.confidence[i]:.0f}%\nlabel: {e.classes[e.labels[i]]}' for i in picks]
     return draw_grid(e.images[picks], titles, columns=columns)
 
-# %% ../nbs/04_evaluate.ipynb #4f357a73
+# %% ../nbs/04_evaluate.ipynb #42ceb008
 def calibration_error(
     e: Evaluation,
     bins: int = 15, # 확률을 나눌 칸 수
@@ -220,7 +220,7 @@ def reliability(
     mean = lambda values: where.bincount(values.double(), bins) / count.clamp_min(1)
     return count, mean(e.confidence), mean(e.right)
 
-# %% ../nbs/04_evaluate.ipynb #dbf60eaa
+# %% ../nbs/04_evaluate.ipynb #55dd9555
 def draw_reliability(
     e: Evaluation,
     bins: int = 15, # 확률을 나눌 칸 수
@@ -238,7 +238,7 @@ def draw_reliability(
     plt.close(fig)
     return fig
 
-# %% ../nbs/04_evaluate.ipynb #941a8a9d
+# %% ../nbs/04_evaluate.ipynb #95ffe921
 def learning_curves(
     run: str, # 실행 폴더
 ): # 이름마다 (스텝, 값)의 목록
@@ -268,7 +268,7 @@ def draw_curves(
     plt.close(fig)
     return fig
 
-# %% ../nbs/04_evaluate.ipynb #7e0d6f3a
+# %% ../nbs/04_evaluate.ipynb #40684726
 @dataclass(frozen=True)
 class Comparison:
     "`b`의 정확도에서 `a`의 정확도를 뺀 것과 그 신뢰 구간, 한쪽만 맞힌 장수, McNemar 검정의 p값"
@@ -300,7 +300,7 @@ def compare(
     p_value = binomtest(only_b, only_a + only_b).pvalue
     return Comparison(a.name, b.name, b.accuracy - a.accuracy, tuple(map(float, interval)), only_a, only_b, float(p_value))
 
-# %% ../nbs/04_evaluate.ipynb #d3a46773
+# %% ../nbs/04_evaluate.ipynb #6ac35889
 def _mistake_table(wandb, e, n):
     rows = [[i, wandb.Image(e.images[i].permute(1, 2, 0).numpy()), e.classes[e.labels[i]], e.classes[e.predictions[i]], e.confidence[i].item()]
             for i in confident_mistakes(e, n)]
@@ -324,7 +324,16 @@ def log_evaluation(
                         'evaluate/reliability': wandb.plot.scatter(bins, 'confidence', 'accuracy', title='Reliability'),
                         'evaluate/confusion': wandb.plot.confusion_matrix(y_true=e.labels.tolist(), preds=e.predictions.tolist(), class_names=e.classes)})
 
-# %% ../nbs/04_evaluate.ipynb #15f50481
+def log_to_wandb(
+    e: Evaluation,
+    folder: str, # W&B의 기록을 둘 폴더
+): # 기록을 보는 방법: `wandb sync` 명령이나 주소
+    "평가를 새 W&B 실행으로 남기고 닫는다."
+    logger = SafeWandbLogger(save_dir=folder, name=f'{e.name}-evaluate', job_type='evaluate')
+    log_evaluation(e, logger)
+    return logger.finish()
+
+# %% ../nbs/04_evaluate.ipynb #a6832c79
 class Html(str):
     "노트북에서 그대로 보이는 HTML"
     def _repr_html_(self): return str(self)
@@ -340,6 +349,10 @@ def html_table(
     body = ''.join('<tr>' + ''.join(f'<td>{_text(value)}</td>' for value in row.values()) + '</tr>' for row in rows)
     return Html(f'<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>')
 
+def html_text(value): # `Html`
+    "문단 하나"
+    return Html(f'<p>{html.escape(str(value))}</p>')
+
 def html_figure(
     draw, # 그림을 그려 주는 함수
     alt: str, # 그림을 대신하는 글
@@ -352,7 +365,7 @@ def html_figure(
     return Html(f'<picture><source media="(prefers-color-scheme: dark)" srcset="{png("dark_background")}">'
                 f'<img src="{png("default")}" alt="{html.escape(alt)}"></picture>')
 
-# %% ../nbs/04_evaluate.ipynb #874a7216
+# %% ../nbs/04_evaluate.ipynb #cc391221
 def html_summary(
     e: Evaluation,
 ): # `Html`
@@ -363,7 +376,7 @@ def html_summary(
     toy = '<p class="toy"><strong>진짜 CIFAR-10이 아닙니다.</strong> 라이브러리가 그린 장난감 그림으로 학습하고 평가했습니다.</p>' if e.source == 'toy' else ''
     return Html(toy + html_table([{'항목': name, '값': value} for name, value in rows.items()]))
 
-# %% ../nbs/04_evaluate.ipynb #d840963a
+# %% ../nbs/04_evaluate.ipynb #4d61c131
 _SECTIONS = (
     ('요약', '', 'html_summary(e)'),
     ('클래스별 지표', '정밀도는 그렇다고 한 것 가운데 맞은 비율, 재현율은 찾아낸 비율입니다.', 'html_table(class_report(e))'),
@@ -382,17 +395,7 @@ run, baseline, changes = {run!r}, {baseline!r}, {changes!r}
 folder = run_folder(find_checkpoint(run)) or '.'
 e = evaluate(run, **changes)"""
 
-# %% ../nbs/04_evaluate.ipynb #bd8d6b13
-def html_text(value): # `Html`
-    "문단 하나"
-    return Html(f'<p>{html.escape(str(value))}</p>')
-
-def log_to_wandb(e: Evaluation, folder: str): # 기록을 보는 방법
-    "`log_evaluation`을 새 W&B 실행으로. 출력은 `wandb sync` 명령이나 주소"
-    logger = SafeWandbLogger(save_dir=folder, name=f'{e.name}-evaluate', job_type='evaluate')
-    log_evaluation(e, logger)
-    return logger.finish()
-
+# %% ../nbs/04_evaluate.ipynb #50b20be5
 def _execute(setup, sections):
     "실행한 노트북"
     known = {}
@@ -404,7 +407,7 @@ def _execute(setup, sections):
         cells += [new_markdown_cell(f'## {title}\n\n{note}'), new_code_cell(code, outputs=[output], execution_count=count)]
     return new_notebook(cells=cells, metadata={'kernelspec': {'name': 'python3', 'display_name': 'python3', 'language': 'python'}})
 
-# %% ../nbs/04_evaluate.ipynb #4e31bd62
+# %% ../nbs/04_evaluate.ipynb #6e8b0b9d
 _STYLE = """
 :root { color-scheme: light dark; --line: #d0d7de; --soft: #f6f8fa; --warn: #9a3412 }
 @media (prefers-color-scheme: dark) { :root { --line: #3d444d; --soft: #151b23; --warn: #fdba74 } }
@@ -429,7 +432,7 @@ def _page(notebook, sections, title, name):
     body = '\n'.join(f'<section><h2>{html.escape(head)}</h2><p>{note}</p>{text}</section>' for (head, note, _), text in zip(sections, shown))
     return _PAGE.format(title=html.escape(title), style=_STYLE, when=time.strftime('%Y-%m-%d %H:%M'), notebook=html.escape(name), body=body)
 
-# %% ../nbs/04_evaluate.ipynb #d9986107
+# %% ../nbs/04_evaluate.ipynb #e596be7a
 def report(
     run: str, # 실행 폴더 또는 체크포인트
     *,

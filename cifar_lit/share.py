@@ -6,7 +6,7 @@
 __all__ = ['PictureNet', 'Classifier', 'model_card', 'export_onnx', 'card_text', 'export_safetensors', 'load_model', 'Prediction',
            'predict', 'classify', 'build_app', 'serve']
 
-# %% ../nbs/05_share.ipynb #95c67b1e
+# %% ../nbs/05_share.ipynb #39047630
 import glob, itertools, json, os, sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from .data import InputError, fit_picture, normalize, read_picture, toy_pictures
 from .evaluate import find_checkpoint, learning_curves, restore_model, run_folder
 from .model import LitModel, build_net, check_state_dict, read_checkpoint
 
-# %% ../nbs/05_share.ipynb #976fa60f
+# %% ../nbs/05_share.ipynb #62593ce1
 class PictureNet(nn.Module):
     "uint8 `(N, C, H, W)` → 확률 float32 `(N, num_classes)`. `normalize`가 안에 있다."
     def __init__(self, net):
@@ -32,7 +32,7 @@ class PictureNet(nn.Module):
 
     def forward(self, images): return self.net(normalize(images)).float().softmax(dim=1)
 
-# %% ../nbs/05_share.ipynb #239a0463
+# %% ../nbs/05_share.ipynb #801e9c2e
 @dataclass
 class Classifier:
     "uint8 `(N, *input_shape)`을 확률 float32 `(N, num_classes)`로 바꾸는 모델과 그 설명"
@@ -46,7 +46,7 @@ class Classifier:
             raise InputError(f'이미지가 {images.dtype} {tuple(images.shape)}입니다. 이 모델은 torch.uint8 (N, {", ".join(map(str, self.input_shape))})을 받습니다.')
         return self.run(images)
 
-# %% ../nbs/05_share.ipynb #c4f6c403
+# %% ../nbs/05_share.ipynb #3bca2a68
 def _metrics(checkpoint, saved):
     "검증 값은 이 체크포인트까지의 마지막 것, 평가 값은 실행의 마지막 것"
     curves = learning_curves(run_folder(checkpoint) or '')
@@ -65,7 +65,7 @@ def model_card(
             'hyper_parameters': {name: hyper[name] for name in ('learning_rate', 'channels_last') if name in hyper},
             'net': saved.get('net'), 'epochs': saved['epoch'] + 1, 'steps': saved['global_step'], 'versions': {name: version(name) for name in names}}
 
-# %% ../nbs/05_share.ipynb #badfa15e
+# %% ../nbs/05_share.ipynb #a91c6e55
 def _require(name, extra):
     import importlib
     try: return importlib.import_module(name)
@@ -81,7 +81,7 @@ def _onnx_runner(source):
     run = lambda images: torch.from_numpy(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0])
     return session, run
 
-# %% ../nbs/05_share.ipynb #b4bfe7e8
+# %% ../nbs/05_share.ipynb #7615ccab
 def _write(path, data):
     "다 쓴 다음에만 `path`가 생긴다."
     temporary = Path(f'{path}.tmp')
@@ -98,7 +98,7 @@ def _agree(run, net, shape, images):
         if (worst := (run(batch) - net(batch)).abs().max().item()) > 1e-4:
             raise RuntimeError(f'내보낸 모델의 확률이 원래와 {worst:.1e}만큼 다릅니다.')
 
-# %% ../nbs/05_share.ipynb #f8e6244d
+# %% ../nbs/05_share.ipynb #6bac3047
 @torch.inference_mode()
 def export_onnx(
     checkpoint: str, # 실행 폴더 또는 체크포인트
@@ -121,7 +121,7 @@ def export_onnx(
     _agree(_onnx_runner(data)[1], whole, shape, pictures)
     return _write(path, data)
 
-# %% ../nbs/05_share.ipynb #8ae9c839
+# %% ../nbs/05_share.ipynb #430ea82b
 def card_text(
     card: dict, # `model_card`가 준 것
 ): # Markdown
@@ -148,7 +148,7 @@ def export_safetensors(
     _write(Path(path).with_suffix('.md'), card_text(card).encode())
     return str(path)
 
-# %% ../nbs/05_share.ipynb #c152afd4
+# %% ../nbs/05_share.ipynb #53b54098
 def _from_onnx(path):
     if not os.path.isfile(path): raise InputError(f'{path}: 그런 파일이 없습니다.')
     runtime = _require('onnxruntime', 'export')
@@ -178,7 +178,7 @@ def _from_safetensors(path, net):
     model.load_state_dict(weights)
     return _torch_classifier(model.net, card)
 
-# %% ../nbs/05_share.ipynb #7ce19c3d
+# %% ../nbs/05_share.ipynb #823d4b3b
 def load_model(
     path: str, # 실행 폴더, 체크포인트(경로나 주소), *.safetensors, *.onnx
     net: nn.Module | None = None, # 학습할 때 `net`을 주었으면 같은 구조의 신경망
@@ -190,7 +190,7 @@ def load_model(
     model, card = restore_model(path, net), model_card(path)
     return _torch_classifier(model.net, card)
 
-# %% ../nbs/05_share.ipynb #cef5b907
+# %% ../nbs/05_share.ipynb #6c60b1f2
 def _as_pixels(array):
     "uint8 배열 `(H, W)` 또는 `(H, W, C)`를 PIL 이미지로"
     if array.dtype == bool: array = array * np.uint8(255)
@@ -208,7 +208,7 @@ def _split_array(given):
     if isinstance(given, torch.Tensor): array = given.detach().cpu().movedim(-3, -1).numpy() if given.ndim > 2 else given.numpy()
     return list(array) if array.ndim == 4 else [array]
 
-# %% ../nbs/05_share.ipynb #2301de8f
+# %% ../nbs/05_share.ipynb #042c08dd
 def _expand(pictures):
     "(이름, 경로나 이미지나 배열)을 하나씩"
     if isinstance(pictures, (str, os.PathLike)):
@@ -233,7 +233,7 @@ def _pixels(item, size):
     except InputError as e: return InputError(f'{e}: 사진으로 읽을 수 없습니다.' if isinstance(picture, str) else f'{name}: {e}')
     except (OSError, SyntaxError, ValueError) as e: return InputError(f'{name}: 사진으로 읽을 수 없습니다({type(e).__name__}).')
 
-# %% ../nbs/05_share.ipynb #b3f3f74e
+# %% ../nbs/05_share.ipynb #b9d8b4ab
 @dataclass(frozen=True)
 class Prediction:
     "사진 한 장의 답. `top`은 확률이 큰 순서의 (클래스, 확률), 읽지 못했으면 `error`에 까닭"
@@ -267,7 +267,7 @@ def predict(
         while part := list(itertools.islice(items, batch_size)):
             yield from _answer(model, [name for name, _ in part], list(pool.map(lambda item: _pixels(item, size), part)), top_k)
 
-# %% ../nbs/05_share.ipynb #a3b2c299
+# %% ../nbs/05_share.ipynb #22dddaeb
 def classify(
     model: str, # `load_model`이 읽는 경로
     pictures: list[str], # 경로, 폴더, 무늬
@@ -283,7 +283,7 @@ def classify(
         print(json.dumps(row, ensure_ascii=False) if as_json else answer, file=sys.stderr if answer.error and not as_json else sys.stdout)
     return failed
 
-# %% ../nbs/05_share.ipynb #fda53120
+# %% ../nbs/05_share.ipynb #e1bbc720
 def _show(model, path):
     "페이지의 출력 셋: 확률, 모델이 보는 사진, 알림"
     if not path: return None, None, ''
@@ -313,7 +313,7 @@ def build_app(
         given.change(lambda path: _show(model, path), given, [label, seen, note], api_name='classify')
     return app
 
-# %% ../nbs/05_share.ipynb #4f4f3e93
+# %% ../nbs/05_share.ipynb #36e5641f
 def serve(
     model: str, # `load_model`이 읽는 경로
     *,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RECIPES', 'shrink', 'whitening_filters', 'FastNet', 'orthogonalize', 'Muon', 'FastModel', 'recipe_arguments']
 
-# %% ../nbs/06_speed.ipynb #79d556c9
+# %% ../nbs/06_speed.ipynb #4fb3ecc5
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from .data import InputError, normalize
 from .model import LitModel
 
-# %% ../nbs/06_speed.ipynb #97bfeb2f
+# %% ../nbs/06_speed.ipynb #89c8bf24
 def shrink(
     images, # float `(N, C, H, W)`
     size: int, # 줄인 뒤의 한 변, 픽셀
@@ -24,7 +24,7 @@ def shrink(
     if images.shape[-1] % size == 0: return F.avg_pool2d(images, images.shape[-1] // size)
     return F.interpolate(images, size=(size, size), mode='bilinear', antialias=True, align_corners=False)
 
-# %% ../nbs/06_speed.ipynb #39c034dd
+# %% ../nbs/06_speed.ipynb #fce2d966
 def whitening_filters(
     images, # float `(N, C, H, W)`
     kernel: int = 2, # 조각의 한 변, 픽셀
@@ -36,7 +36,7 @@ def whitening_filters(
     filters = (vectors / (values + eps).sqrt()).T.flip(0).reshape(-1, images.shape[1], kernel, kernel)
     return torch.cat([filters, -filters])
 
-# %% ../nbs/06_speed.ipynb #3cd77406
+# %% ../nbs/06_speed.ipynb #123b28fe
 def _conv(inputs, outputs):
     conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     nn.init.dirac_(conv.weight.data[:min(inputs, outputs)])
@@ -50,7 +50,7 @@ def _norm(channels):
 def _group(inputs, outputs):
     return nn.Sequential(_conv(inputs, outputs), nn.MaxPool2d(2), _norm(outputs), nn.GELU(), _conv(outputs, outputs), _norm(outputs), nn.GELU())
 
-# %% ../nbs/06_speed.ipynb #1f69a213
+# %% ../nbs/06_speed.ipynb #6e6c413e
 class FastNet(nn.Module):
     "이미지 `(N, *input_shape)` → 로짓 `(N, num_classes)`. 구조의 출처: airbench94"
     def __init__(self,
@@ -79,7 +79,7 @@ class FastNet(nn.Module):
         x = shrink(x, self.size)
         return self.logits(x) if self.training else (self.logits(x) + self.logits(x.flip(3))) / 2
 
-# %% ../nbs/06_speed.ipynb #7a958b15
+# %% ../nbs/06_speed.ipynb #c4399b78
 def orthogonalize(
     gradient, # `(출력, 입력, ...)`
     steps: int = 3, # 되풀이할 횟수
@@ -94,10 +94,16 @@ def orthogonalize(
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
     return (x.T if tall else x).reshape(gradient.shape).to(gradient.dtype)
 
-# %% ../nbs/06_speed.ipynb #91676041
+# %% ../nbs/06_speed.ipynb #b1bceb69
 class Muon(torch.optim.Optimizer):
-    "합성곱의 가중치에는 Muon, 나머지(`others`)에는 Adam. 출처: airbench94_muon"
-    def __init__(self, filters, others, lr=.15, momentum=.6, other_lr=.03):
+    "합성곱의 가중치에는 Muon, 나머지에는 Adam. 출처: airbench94_muon"
+    def __init__(self,
+        filters, # Muon으로 배울 가중치, 2차원 이상
+        others, # Adam으로 배울 나머지
+        lr: float = .15, # Muon의 학습률. 필터의 크기에 대한 비율
+        momentum: float = .6, # Muon의 관성
+        other_lr: float = .03, # Adam의 학습률
+    ):
         groups = [dict(params=list(filters), lr=lr, momentum=momentum), dict(params=list(others), lr=other_lr, momentum=None)]
         super().__init__(groups, {})
 
@@ -122,7 +128,7 @@ class Muon(torch.optim.Optimizer):
         first.lerp_(p.grad, .1), second.lerp_(p.grad.square(), .05)
         p.addcdiv_(first / (1 - .9 ** count), (second / (1 - .95 ** count)).sqrt().add_(1e-8), value=-group['lr'])
 
-# %% ../nbs/06_speed.ipynb #cf72b4e4
+# %% ../nbs/06_speed.ipynb #a0170e00
 class FastModel(LitModel):
     "`FastNet`을 Muon과 one-cycle로 학습하는 `LitModel`"
     def __init__(self,
@@ -159,7 +165,7 @@ class FastModel(LitModel):
                               pct_start=h.warmup, anneal_strategy='linear', cycle_momentum=False)
         return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': schedule, 'interval': 'step'}}
 
-# %% ../nbs/06_speed.ipynb #e584825d
+# %% ../nbs/06_speed.ipynb #bfc0e7f5
 RECIPES = {
     'quick': {'data.batch_size': 256, 'trainer.max_epochs': 1, 'trainer.limit_train_batches': 45, 'trainer.log_every_n_steps': 5,
               'model.widths': (32, 64, 128), 'model.size': 16, 'model.learning_rate': .24, 'model.other_learning_rate': .02, 'model.warmup': .2},

@@ -6,7 +6,7 @@
 __all__ = ['SafeWandbLogger', 'new_run_folder', 'best_precision', 'tune_cpu', 'LineProgress', 'PredictionWriter',
            'TutorialTrainer', 'BestCheckpoint', 'TutorialCLI', 'main']
 
-# %% ../nbs/03_train.ipynb #ebd1a1ed
+# %% ../nbs/03_train.ipynb #932bc69e
 import atexit, csv, ctypes, inspect, logging, os, shutil, sys, tempfile, time, warnings
 from contextlib import contextmanager
 from datetime import datetime
@@ -24,7 +24,7 @@ from .callbacks import ImagePredictionLogger
 from .data import CIFAR10DataModule, InputError
 from .model import VAL_LOSS, LitModel, check_state_dict, read_checkpoint
 
-# %% ../nbs/03_train.ipynb #e1c2e8a5
+# %% ../nbs/03_train.ipynb #bc475cc1
 def _wandb_mode():
     "기록할 방식. WANDB_MODE가 offline이나 disabled이면 그대로, 아니면 로그인했는지에 따라"
     import wandb
@@ -52,7 +52,7 @@ def _where(run):
     if run.disabled: return '기록하지 않음'
     return f'wandb sync {Path(run.dir).parent}' if run.offline else run.url
 
-# %% ../nbs/03_train.ipynb #239cc9e7
+# %% ../nbs/03_train.ipynb #9157301b
 class _SafeRun(WandbLogger):
     @property
     @rank_zero_experiment
@@ -87,7 +87,7 @@ class _SafeRun(WandbLogger):
             self._experiment = None
         return self.where
 
-# %% ../nbs/03_train.ipynb #d0abe7a7
+# %% ../nbs/03_train.ipynb #65c53b3a
 class SafeWandbLogger(_SafeRun):
     "묻지 않고, W&B가 실패해도 학습을 멈추지 않고, 학습이 실패해도 실행을 닫는 `WandbLogger`"
     def __init__(self,
@@ -122,7 +122,7 @@ class SafeWandbLogger(_SafeRun):
         with self._guard(): super().finalize(status)
         if status != 'success': rank_zero_warn(f'학습이 끝나지 못해 W&B 실행을 닫았습니다. 여기까지의 기록: {self.finish(exit_code=1)}')
 
-# %% ../nbs/03_train.ipynb #1d5b8c11
+# %% ../nbs/03_train.ipynb #ab7aa02d
 def new_run_folder(
     root: str, # 실행 폴더들을 두는 곳
     source: str, # 데이터의 이름 또는 경로
@@ -132,7 +132,7 @@ def new_run_folder(
     choices = (stem, *(Path(f'{stem}-{k}') for k in range(2, 1000)))
     return next(folder for folder in choices if not folder.exists())
 
-# %% ../nbs/03_train.ipynb #15a6950e
+# %% ../nbs/03_train.ipynb #ac6b0ef6
 def best_precision(
     accelerator: str = 'auto', # `Trainer`의 `accelerator`
 ): # 'bf16-mixed' 또는 '32-true'
@@ -143,7 +143,7 @@ def best_precision(
         fast = torch.backends.cpu.get_cpu_capability() == 'AVX512' and capabilities.get('avx512_bf16', False)
     return 'bf16-mixed' if fast else '32-true'
 
-# %% ../nbs/03_train.ipynb #70e1348c
+# %% ../nbs/03_train.ipynb #8495c176
 def tune_cpu():
     "푼 메모리를 쥐고 있게 하고(glibc), 없는 GPU를 찾지 않게 한다. 출처: PyTorch Performance Tuning Guide의 메모리 할당기 항목"
     if torch.cuda.is_available(): return
@@ -152,7 +152,7 @@ def tune_cpu():
     for option, value in ((-4, 0), (-1, 1 << 30)): # M_MMAP_MAX, 개수와 M_TRIM_THRESHOLD, 바이트
         if mallopt: mallopt(option, value)
 
-# %% ../nbs/03_train.ipynb #61627b91
+# %% ../nbs/03_train.ipynb #682cb0d3
 class LineProgress(ProgressBar):
     "진행 막대 대신 `seconds`초마다, 그리고 에포크가 끝난 뒤 한 줄을 쓴다."
     def __init__(self, seconds: float = 10):
@@ -180,7 +180,7 @@ class LineProgress(ProgressBar):
         if self._done: self._line(trainer, self._done, ['train_loss', 'train_acc', VAL_LOSS, 'val_acc'])
         self._done = None
 
-# %% ../nbs/03_train.ipynb #088bcbd4
+# %% ../nbs/03_train.ipynb #c59ea84a
 class PredictionWriter(BasePredictionWriter):
     "`predictions.csv`에 평가 데이터의 번호, 정답, 예측, 확률을 쓴다. 프로세스가 여럿이면 저마다 한 파일"
     def __init__(self, folder: str):
@@ -197,7 +197,7 @@ class PredictionWriter(BasePredictionWriter):
             for i, label, k, p in zip(batch_indices, batch[1].tolist(), predicted, probability):
                 table.writerow([i, names[label], names[k], f'{p:.4f}'])
 
-# %% ../nbs/03_train.ipynb #d6db6513
+# %% ../nbs/03_train.ipynb #a8790498
 def _lines(rows): return '\n'.join(f'{name}: {value}' for name, value in rows.items())
 
 class _Stopwatch(Timer):
@@ -230,7 +230,7 @@ def _places(trainer):
             places['W&B'] = logger.finish()
     return places
 
-# %% ../nbs/03_train.ipynb #0ca438a4
+# %% ../nbs/03_train.ipynb #207d601f
 class TutorialTrainer(pl.Trainer):
     "`tutorial`이 더해진 `Trainer`"
     def tutorial(self, model, datamodule, ckpt_path: str | None = None): # 요약한 글
@@ -244,7 +244,7 @@ class TutorialTrainer(pl.Trainer):
             raise
         return _lines(_summary(datamodule, result, watch) | _places(self))
 
-# %% ../nbs/03_train.ipynb #96163907
+# %% ../nbs/03_train.ipynb #de2d3c3a
 def _loggers(folder, with_wandb):
     loggers = [CSVLogger(folder.parent, name='', version=folder.name)]
     if with_wandb: # 온라인이면 가장 좋은 체크포인트를 아티팩트로 올린다.
@@ -269,14 +269,14 @@ def _keep(checkpoint): # 주소에서 읽은 것을 Lightning이 다시 받지 �
 @rank_zero_only
 def _print(text): print(text, flush=True)
 
-# %% ../nbs/03_train.ipynb #2ec12b3d
+# %% ../nbs/03_train.ipynb #61979b26
 class BestCheckpoint(ModelCheckpoint):
     "이어서 학습할 때 폴더가 바뀌어도 앞의 가장 좋은 체크포인트를 기억하는 `ModelCheckpoint`"
     def load_state_dict(self, state):
         kept = os.path.isfile(state.get('best_model_path', ''))
         super().load_state_dict({**state, 'dirpath': self.dirpath} if kept else state)
 
-# %% ../nbs/03_train.ipynb #21e7c56c
+# %% ../nbs/03_train.ipynb #82991c58
 class _Options(LightningCLI):
     "`LightningCLI`의 옵션에 `tutorial` 명령, 실행 폴더, 콜백을 더한 것"
     recipe = {'data.batch_size': 32, 'model.channels_last': True, 'model.fused': True, 'trainer.max_epochs': 2}
@@ -294,7 +294,7 @@ class _Options(LightningCLI):
                              'trainer.precision': best_precision(), **self.recipe})
         for name in ('num_classes', 'input_shape'): parser.link_arguments(f'data.{name}', f'model.{name}', apply_on='instantiate')
 
-# %% ../nbs/03_train.ipynb #888c6b81
+# %% ../nbs/03_train.ipynb #537032ed
 class TutorialCLI(_Options):
     "`LightningCLI`에 `tutorial` 명령과 실행 폴더를 더한 것"
     def parse_arguments(self, parser, args):
@@ -331,7 +331,7 @@ class TutorialCLI(_Options):
     def after_fit(self): _print(_lines(_places(self.trainer)))
     def tutorial(self, **kwargs): _print(self.trainer.tutorial(**kwargs))
 
-# %% ../nbs/03_train.ipynb #ec6502aa
+# %% ../nbs/03_train.ipynb #bde2cdac
 _NOISE = '.*LeafSpec.*|.*does not have many workers.*|.*exists and is not empty.*|.*callbacks used to create the checkpoint.*|.*not supported by the model summary.*'
 
 def main(

@@ -1,5 +1,5 @@
 """노트북, 내보낸 라이브러리, README, 벤치마크의 숫자가 서로 맞는지 본다."""
-import configparser, json, re, shutil, statistics, subprocess, sys
+import ast, configparser, json, re, shutil, statistics, subprocess, sys
 from pathlib import Path
 
 import nbformat
@@ -29,6 +29,19 @@ def test_export_changes_nothing(tmp_path):
 def test_readme_is_the_index(tmp_path):
     run('-m', 'nbconvert', '--log-level=ERROR', '--to', 'markdown', '--output-dir', str(tmp_path), '--output', 'README', str(ROOT / 'nbs/index.ipynb'), cwd=ROOT)
     assert (tmp_path / 'README.md').read_text() == (ROOT / 'README.md').read_text()
+
+
+def test_every_exported_name_is_shown_in_use():
+    names = set()
+    for path in (ROOT / 'cifar_lit').glob('*.py'):
+        for statement in ast.parse(path.read_text()).body:
+            if isinstance(statement, ast.Assign) and statement.targets[0].id == '__all__': names |= set(ast.literal_eval(statement.value))
+    seen = ''
+    for path in NOTEBOOKS: # 내보내는 셀과 감춘 셀은 빼고, 본문은 코드만 본다.
+        for cell in nbformat.read(path, 4).cells:
+            if cell.cell_type == 'markdown': seen += ' '.join(re.findall('```.*?```|`[^`\n]+`', cell.source, re.S))
+            elif not cell.source.startswith('#| '): seen += cell.source
+    assert len(names) > 50 and sorted(names - set(re.findall(r'\w+', seen))) == []
 
 
 def measured(name):
