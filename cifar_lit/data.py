@@ -8,7 +8,7 @@ __all__ = ['CLASSES', 'InputError', 'toy_pictures', 'draw_grid', 'normalize', 'd
            'folder_classes', 'to_rgb', 'fit_picture', 'read_picture', 'folder_pictures', 'split_indices',
            'CIFAR10DataModule']
 
-# %% ../nbs/00_data.ipynb #8c7631b1
+# %% ../nbs/00_data.ipynb #4b12cc80
 import hashlib, math, os, struct, sys, tarfile, tempfile, time, zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,14 +27,14 @@ import urllib3
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_collate
 from tqdm import tqdm
 
-# %% ../nbs/00_data.ipynb #669f60b0
+# %% ../nbs/00_data.ipynb #4c248b7c
 CLASSES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
 
-# %% ../nbs/00_data.ipynb #57249d5b
+# %% ../nbs/00_data.ipynb #4621b77c
 class InputError(ValueError):
     "사용자가 고칠 수 있는 잘못. 메시지에 문제가 된 이름과 해결 방법이 있다."
 
-# %% ../nbs/00_data.ipynb #afd676c9
+# %% ../nbs/00_data.ipynb #82e90c25
 def _oval(role, x, y, rx, ry=None):
     turns = [2 * math.pi * k / 24 for k in range(24)]
     return role, [(x + rx * math.cos(t), y + (ry or rx) * math.sin(t)) for t in turns]
@@ -50,7 +50,7 @@ def _line(role, x0, y0, x1, y1, width=.045):
 
 def _pair(part): return part, (part[0], [(1 - x, y) for x, y in part[1]])
 
-# %% ../nbs/00_data.ipynb #9a66f39c
+# %% ../nbs/00_data.ipynb #1a1b95d4
 _VEHICLES = {
     'airplane': [
         _poly('accent', .1, .5, .22, .5, .12, .28, .04, .28), _poly('accent', .1, .5, .22, .5, .12, .72, .04, .72),
@@ -70,7 +70,7 @@ _VEHICLES = {
         *(_oval(role, x, .74, r) for role, r in (('dark', .1), ('light', .04)) for x in (.16, .38, .8))],
 }
 
-# %% ../nbs/00_data.ipynb #a5203333
+# %% ../nbs/00_data.ipynb #faa3050c
 _FACES = {
     'cat': [
         *_pair(_poly('body', .15, .5, .17, .06, .46, .3)), _oval('body', .5, .58, .37, .32),
@@ -87,7 +87,7 @@ _FACES = {
         *_pair(_line('dark', .2, .62, .5, .7, .04)), *_pair(_oval('body', .3, .86, .1, .07))],
 }
 
-# %% ../nbs/00_data.ipynb #9484640d
+# %% ../nbs/00_data.ipynb #c8744448
 _ANIMALS = {
     'bird': [
         _poly('body', .28, .52, 0, .4, .04, .64), _line('dark', .44, .68, .42, .92), _line('dark', .54, .68, .56, .92),
@@ -108,7 +108,7 @@ _ANIMALS = {
 }
 _SHAPES = {**_VEHICLES, **_FACES, **_ANIMALS}
 
-# %% ../nbs/00_data.ipynb #2e3f7e50
+# %% ../nbs/00_data.ipynb #0a2f495d
 def _mix(u, low, high): return tuple(int(low + (high - low) * t) for t in u)
 
 def _background(u, px):
@@ -121,7 +121,7 @@ def _background(u, px):
         draw.ellipse((x - r, y - r, x + r, y + r), fill=_mix(color, 30, 225))
     return img, draw
 
-# %% ../nbs/00_data.ipynb #fa23c527
+# %% ../nbs/00_data.ipynb #d34386b7
 def _draw_toy(name, u, px=64):
     "클래스 `name`의 그림 한 장. `u`는 0과 1 사이 난수 64개, 돌려주는 값은 `(32, 32, 3)` uint8"
     img, draw = _background(u[:32], px)
@@ -137,7 +137,7 @@ def _draw_toy(name, u, px=64):
         draw.polygon([(px * (cx + cos * x - sin * y), px * (cy + sin * x + cos * y)) for x, y in moved], fill=colors[role])
     return np.asarray(img.reduce(px // 32))
 
-# %% ../nbs/00_data.ipynb #7ad02f80
+# %% ../nbs/00_data.ipynb #32d11eaf
 def toy_pictures(
     n: int, # 그림 수
     seed: int = 0, # 같은 값이면 같은 그림
@@ -151,7 +151,7 @@ def toy_pictures(
     images = images.clip(0, 255).astype(np.uint8).transpose(0, 3, 1, 2)
     return torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels).long()
 
-# %% ../nbs/00_data.ipynb #1195b960
+# %% ../nbs/00_data.ipynb #f5011f2e
 def _fonts():
     from matplotlib import font_manager
     korean = ('NanumGothic', 'Malgun Gothic', 'AppleGothic', 'Apple SD Gothic Neo', 'Noto Sans CJK KR', 'Noto Sans KR')
@@ -176,7 +176,7 @@ def draw_grid(
     plt.close(fig)
     return fig
 
-# %% ../nbs/00_data.ipynb #36d51e36
+# %% ../nbs/00_data.ipynb #55b33a3d
 def normalize(
     images, # uint8 텐서 `(..., H, W)` 또는 PIL 이미지
 ): # float32, 값은 [-1, 1]
@@ -192,7 +192,7 @@ def denormalize(
     "`normalize`를 되돌린다."
     return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
-# %% ../nbs/00_data.ipynb #b1bc0f21
+# %% ../nbs/00_data.ipynb #955eb9ee
 class Samples(Sequence):
     "이미지와 라벨을 텐서째 든 표본의 목록. 표본은 (이미지, 정수 라벨)"
     def __init__(self, images, labels): self.images, self.labels = images, labels
@@ -205,7 +205,7 @@ def collate(
     "배치 하나"
     return [samples.images, samples.labels] if isinstance(samples, Samples) else default_collate(samples)
 
-# %% ../nbs/00_data.ipynb #d00070a7
+# %% ../nbs/00_data.ipynb #172be5c8
 class PictureDataset(Dataset):
     "메모리에 든 이미지 uint8 `(N, 3, H, W)`와 라벨 int64 `(N,)`. 표본은 변환된 이미지와 정수 라벨"
     def __init__(self, images, labels, transform=normalize, augment=None):
@@ -221,7 +221,7 @@ class PictureDataset(Dataset):
         if self.transform is normalize: return Samples(normalize(images), labels)
         return [(self.transform(Image.fromarray(image.permute(1, 2, 0).numpy())), int(y)) for image, y in zip(images, labels)]
 
-# %% ../nbs/00_data.ipynb #52515d6e
+# %% ../nbs/00_data.ipynb #912750f1
 def _mix64(x): # splitmix64의 섞는 단계. 출처: Steele, Lea, Flood (2014)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -239,7 +239,7 @@ def picture_draws(
     x = _mix64(_mix64(x)[:, None] + np.arange(1, k + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
     return (x >> np.uint64(11)).astype(np.float64) / 2**53
 
-# %% ../nbs/00_data.ipynb #8ef2440d
+# %% ../nbs/00_data.ipynb #9a19d5f9
 class Augment:
     "이미지 uint8 `(N, C, H, W)`를 같은 모양의 uint8로 바꾼다."
     def __init__(self,
@@ -260,7 +260,7 @@ class Augment:
         if self.flip != 'alternating': return draws[:, 0] < (.5 if self.flip else 0)
         return (picture_draws(self.seed, 0, indices, 1)[:, 0] < .5) ^ (epoch % 2 == 1)
 
-# %% ../nbs/00_data.ipynb #5cb51ddc
+# %% ../nbs/00_data.ipynb #f570f3cf
 def _reflect(i, size):
     i = i.abs()
     return torch.where(i < size, i, 2 * (size - 1) - i)
@@ -278,7 +278,7 @@ def _cut_out(images, size, u, v):
         hide.append((torch.arange(side) >= start) & (torch.arange(side) < start + size))
     return images.masked_fill(hide[0][:, None, :, None] & hide[1][:, None, None, :], 128)
 
-# %% ../nbs/00_data.ipynb #0f3d1dd2
+# %% ../nbs/00_data.ipynb #9e387c52
 class EpochSampler(Sampler):
     "씨앗과 에포크로 정해지는 순서. `에포크 * n + 번호`를 낸다."
     def __init__(self,
@@ -295,14 +295,14 @@ class EpochSampler(Sampler):
         epoch, self.epoch = self.epoch, self.epoch + 1
         yield from (np.argsort(picture_draws(self.seed, epoch, np.arange(self.n), 1)[:, 0], kind='stable') + epoch * self.n).tolist()
 
-# %% ../nbs/00_data.ipynb #47ca0a3b
+# %% ../nbs/00_data.ipynb #0ae286a4
 def _progress(total, what, unit='it'):
     "터미널과 노트북에는 진행 막대, 로그 파일에는 10초마다 한 줄. 2,000개가 안 되는 일에는 아무것도 쓰지 않는다."
     style = dict(total=total, desc=what, unit=unit, unit_scale=True, disable=total < 2000)
     if sys.stderr.isatty() or 'ipykernel' in sys.modules: return tqdm(**style)
     return tqdm(**style, mininterval=10, bar_format='{desc} {percentage:.0f}% ({n_fmt}/{total_fmt})\n')
 
-# %% ../nbs/00_data.ipynb #7ea35752
+# %% ../nbs/00_data.ipynb #e232d86c
 class _TooSlow(Exception): pass
 
 def _fetch(url, part, seconds):
@@ -323,7 +323,7 @@ def _fetch(url, part, seconds):
                 spent = time.monotonic() - began
                 if seconds and spent > 1 and spent * size > seconds * (file.tell() - start): raise _TooSlow
 
-# %% ../nbs/00_data.ipynb #b3041d89
+# %% ../nbs/00_data.ipynb #519a3baa
 def _write_whole(path, write):
     "`write(file)`로 쓴 내용이 모두 디스크에 닿은 다음에만 `path`가 생긴다."
     temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
@@ -338,7 +338,7 @@ def _write_whole(path, write):
 def _md5(path):
     with open(path, 'rb') as file: return hashlib.file_digest(file, 'md5').hexdigest()
 
-# %% ../nbs/00_data.ipynb #751783dc
+# %% ../nbs/00_data.ipynb #08fc7e2b
 def _cifar10_faults(root):
     "공식 파일 가운데 없거나 md5가 다른 것의 이름"
     from torchvision.datasets import CIFAR10
@@ -355,7 +355,7 @@ def _extract(archive, names):
                 target.parent.mkdir(exist_ok=True)
                 _write_whole(target, lambda file: file.write(tar.extractfile(member).read()))
 
-# %% ../nbs/00_data.ipynb #fee96609
+# %% ../nbs/00_data.ipynb #77806bda
 def _verified_archive(root, url, seconds):
     "md5가 맞는 `cifar-10-python.tar.gz`. 없으면 받는다."
     from torchvision.datasets import CIFAR10
@@ -370,7 +370,7 @@ def _verified_archive(root, url, seconds):
         raise InputError(f'{url}에서 받은 파일의 md5가 공식 값 {CIFAR10.tgz_md5}과 달라 버렸습니다. 다시 실행하거나 mirror에 다른 주소를 주세요.')
     return part.rename(archive)
 
-# %% ../nbs/00_data.ipynb #3b0692dd
+# %% ../nbs/00_data.ipynb #86916118
 def _one_at_a_time(root, seconds): # 여러 프로세스가 같은 폴더에 한꺼번에 받지 않게 한다.
     name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
     return FileLock(Path(tempfile.gettempdir(), f'cifar_lit-{name}.lock'), timeout=seconds or -1, mode=0o666)
@@ -395,7 +395,7 @@ def download_cifar10(
     except OSError as e:
         raise InputError(f'data_dir={str(root)!r}에 쓸 수 없습니다({e.strerror}). 쓸 수 있는 폴더를 data_dir에 주세요.') from e
 
-# %% ../nbs/00_data.ipynb #c58d96e7
+# %% ../nbs/00_data.ipynb #fa9b5dc7
 def official_pictures(
     data_dir: str, # `download_cifar10`이 파일을 둔 폴더
 ): # (이미지, 라벨) 두 쌍: 학습 50,000장, 평가 10,000장
@@ -405,7 +405,7 @@ def official_pictures(
     except RuntimeError as e: raise InputError(f'{data_dir}에 온전한 공식 파일이 없습니다. prepare_data()나 download_cifar10()을 먼저 부르세요.') from e
     return [(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets)) for part in parts]
 
-# %% ../nbs/00_data.ipynb #d6e65a1f
+# %% ../nbs/00_data.ipynb #40e26c10
 def folder_classes(
     folder: str, # `train/<클래스>/*`와 `test/<클래스>/*`가 든 폴더
 ): # 가나다순 클래스 이름
@@ -421,7 +421,7 @@ def folder_classes(
         raise InputError(f'{folder}/test/의 클래스 폴더 {", ".join(extra)}: train/에는 없습니다. 폴더 이름을 맞추거나 train/에도 사진을 두세요.')
     return names['train']
 
-# %% ../nbs/00_data.ipynb #d9fa4396
+# %% ../nbs/00_data.ipynb #09dd5f0b
 def to_rgb(
     img, # PIL 이미지, 어떤 모드든
 ): # PIL 이미지, 모드 RGB
@@ -431,7 +431,7 @@ def to_rgb(
     if img.has_transparency_data: img = Image.alpha_composite(Image.new('RGBA', img.size, 'white'), img.convert('RGBA'))
     return img.convert('RGB')
 
-# %% ../nbs/00_data.ipynb #5c046152
+# %% ../nbs/00_data.ipynb #84cba2c0
 def fit_picture(
     img, # PIL 이미지, 어떤 모드든
     size: int, # 한 변, 픽셀
@@ -440,7 +440,7 @@ def fit_picture(
     img = to_rgb(img)
     return np.asarray(img if img.size == (size, size) else ImageOps.fit(img, (size, size))).transpose(2, 0, 1)
 
-# %% ../nbs/00_data.ipynb #46464846
+# %% ../nbs/00_data.ipynb #6397193a
 _FORMATS = {'AVIF', 'BMP', 'DIB', 'GIF', 'ICO', 'JPEG', 'JPEG2000', 'MPO', 'PCX', 'PNG', 'PPM', 'QOI', 'SGI', 'TGA', 'TIFF', 'WEBP'}
 
 def read_picture(
@@ -456,7 +456,7 @@ def read_picture(
     except (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, RuntimeError, MemoryError, struct.error, Image.DecompressionBombError) as e:
         raise InputError(f'{path} ({type(e).__name__})') from e
 
-# %% ../nbs/00_data.ipynb #9ead9ca2
+# %% ../nbs/00_data.ipynb #b5bc43ca
 def _stamp(file):
     "크기와 고친 시각. 끊어진 링크이면 (-1, 0)이고, 읽을 때 읽을 수 없는 파일로 센다."
     if not os.path.exists(file): return -1, 0
@@ -474,7 +474,7 @@ def _list_pictures(folder, classes):
             rows += [(split == 'train', k, file, *_stamp(file)) for file in files]
     return rows
 
-# %% ../nbs/00_data.ipynb #6d6ae5bd
+# %% ../nbs/00_data.ipynb #056c859a
 def _judge_bad(bad, on_bad_image):
     if not bad: return
     report = f'사진으로 읽을 수 없는 파일이 {len(bad)}개 있습니다: {", ".join(bad[:5])}{" …" if len(bad) > 5 else ""}'
@@ -496,7 +496,7 @@ def _decode_all(rows, size, on_bad_image):
     is_train, label = (np.array([row[j] for row in rows])[keep] for j in (0, 1))
     return dict(images=images[keep], labels=label.astype(np.int64), is_train=is_train, bad=np.array(bad, dtype=str))
 
-# %% ../nbs/00_data.ipynb #f17348ce
+# %% ../nbs/00_data.ipynb #05850eb9
 def _load_cache(path, key):
     try:
         with np.load(path) as saved: return dict(saved) if str(saved['key']) == key else None
@@ -511,7 +511,7 @@ def _save_cache(paths, pictures):
         except OSError as e: error = e
     raise InputError(f'읽은 사진을 {paths[0].parent}에도 {paths[-1].parent}에도 쓸 수 없습니다({error.strerror}). 쓸 수 있는 폴더를 data_dir에 주세요.') from error
 
-# %% ../nbs/00_data.ipynb #b96502ba
+# %% ../nbs/00_data.ipynb #2204666f
 def folder_pictures(
     folder: str, # `train/<클래스>/*`와 `test/<클래스>/*`가 든 폴더
     image_size: int = 32, # 줄인 뒤의 한 변, 픽셀
@@ -533,7 +533,7 @@ def folder_pictures(
         if not part.any(): raise InputError(f'{folder}/{split}/에 읽을 수 있는 사진이 없습니다. {folder}/{split}/<클래스>/*에 사진을 두세요.')
     return [(images[part], labels[part]) for part in (is_train, ~is_train)]
 
-# %% ../nbs/00_data.ipynb #55305316
+# %% ../nbs/00_data.ipynb #e516da81
 def split_indices(
     n: int, # 나눌 개수
     val_size: int | float, # 검증 개수, 1보다 작으면 비율
@@ -546,7 +546,7 @@ def split_indices(
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).numpy()
     return order[int(size):], order[:int(size)]
 
-# %% ../nbs/00_data.ipynb #7634a500
+# %% ../nbs/00_data.ipynb #8ba2aa60
 def _mark_toy(trainer):
     loggers = trainer.loggers if trainer and trainer.is_global_zero else ()
     for run in (logger.experiment for logger in loggers if isinstance(logger, WandbLogger)):
@@ -561,7 +561,7 @@ _TOY_INSTEAD = """
 진짜 사진을 쓰려면 source='cifar10'을 주세요. 실행의 이름, 태그, 요약에는 toy라고 남습니다.
 ========================================================================"""
 
-# %% ../nbs/00_data.ipynb #12360d03
+# %% ../nbs/00_data.ipynb #a38496db
 class _Part(Subset):
     "번호를 numpy 배열로 들고 배치째 고르는 `Subset`"
     def __getitem__(self, pick): return self.__getitems__([pick])[0]
@@ -570,6 +570,7 @@ class _Part(Subset):
         epoch, picks = np.divmod(np.asarray(picks), len(self)) # `EpochSampler`가 실어 보낸 에포크
         return self.dataset.__getitems__(self.indices[picks], int(epoch.max(initial=0)))
 
+# %% ../nbs/00_data.ipynb #d1e25531
 class _PictureLoaders(pl.LightningDataModule):
     "`_load_pictures()`가 준 (이미지, 라벨) 두 쌍을 나누고, 변환하고, 배치로 만든다."
     def setup(self, stage=None):
@@ -614,7 +615,7 @@ class _PictureLoaders(pl.LightningDataModule):
         images, labels = collate(self.cifar_train.__getitems__(range(min(n, len(self.cifar_train)))))
         return draw_grid(denormalize(images), [self.classes[k] for k in labels])
 
-# %% ../nbs/00_data.ipynb #c5655b98
+# %% ../nbs/00_data.ipynb #968257eb
 _BUILT_IN = ('cifar10', 'toy', 'auto')
 
 def _check_arguments(h):
@@ -631,7 +632,7 @@ def _check_arguments(h):
     if not os.path.isdir(h.source): raise InputError(f"source={h.source!r}: {', '.join(map(repr, _BUILT_IN))} 가운데 하나나 사진 폴더의 경로를 주세요.")
     folder_classes(h.source)
 
-# %% ../nbs/00_data.ipynb #b53d4251
+# %% ../nbs/00_data.ipynb #604a5487
 def _try_download(data_dir, mirror):
     try: download_cifar10(data_dir, mirror=mirror, seconds=8)
     except InputError as e: rank_zero_warn(str(e))
@@ -641,7 +642,7 @@ def _read_source(source, data_dir, h):
     if source == 'cifar10': return official_pictures(data_dir)
     return folder_pictures(source, h.image_size, h.on_bad_image, data_dir)
 
-# %% ../nbs/00_data.ipynb #c57c1402
+# %% ../nbs/00_data.ipynb #a830c5c2
 class CIFAR10DataModule(_PictureLoaders):
     "CIFAR-10, 장난감 그림, 사진 폴더. 표본은 float32 `(3, 32, 32)`, 값은 [-1, 1]. 잘못된 인자에는 `InputError`"
     def __init__(self,
