@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log_pictures', 'ImagePredictionLogger']
 
-# %% ../nbs/01_callbacks.ipynb #e014fbc5
+# %% ../nbs/01_callbacks.ipynb #91d239c5
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -15,19 +15,19 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from .data import InputError, denormalize, draw_grid
 
-# %% ../nbs/01_callbacks.ipynb #9525b833
+# %% ../nbs/01_callbacks.ipynb #dc128ffe
 def _predict(trainer, pl_module, images):
     plugin = trainer.precision_plugin
     with plugin.forward_context():
         logits = pl_module(plugin.convert_input(images.to(pl_module.device)))
     return logits.argmax(1).tolist()
 
-# %% ../nbs/01_callbacks.ipynb #b174a31f
+# %% ../nbs/01_callbacks.ipynb #f43c68bb
 def _captions(predictions, labels, names):
     name = lambda k: names[k] if names else str(k)
     return [f'pred: {name(p)}\nlabel: {name(y)}' for p, y in zip(predictions, labels)]
 
-# %% ../nbs/01_callbacks.ipynb #fda892c5
+# %% ../nbs/01_callbacks.ipynb #c435583b
 def log_pictures(
     logger, # Lightning 로거
     key: str, # W&B와 TensorBoard에서의 이름, PNG의 앞머리
@@ -48,7 +48,7 @@ def log_pictures(
         fig.savefig(Path(folder, f'{key}-step={step:06}.png'), dpi=120)
     return isinstance(logger, TensorBoardLogger) or bool(folder)
 
-# %% ../nbs/01_callbacks.ipynb #276e1b72
+# %% ../nbs/01_callbacks.ipynb #c5494be7
 def _first_samples(batches, n):
     "앞에서부터 이미지와 라벨 `n`장"
     images, labels, found = [], [], 0
@@ -58,7 +58,7 @@ def _first_samples(batches, n):
         if found == n: break
     return torch.cat(images), torch.cat(labels)
 
-# %% ../nbs/01_callbacks.ipynb #8e60ffe7
+# %% ../nbs/01_callbacks.ipynb #d13a345a
 class ImagePredictionLogger(pl.Callback):
     "검증 에포크가 끝날 때마다 이미지 `num_samples`장을 예측, 정답과 함께 `examples`라는 이름으로 남긴다."
     def __init__(self,

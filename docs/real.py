@@ -2,7 +2,8 @@
 
 저장소의 노트북은 장난감 그림의 출력만 지니고, 사이트의 사본만 진짜 사진을 보인다.
 바꾸는 것은 데이터를 고르는 인자뿐이다: `source='toy'`와 `--data.source toy`.
-보이는 셀이 진짜 사진에서 오류를 내는 장은 저장된 출력을 그대로 쓰고 그렇다고 알린다.
+그림이 없는 장은 장난감 그림에서 얻은 숫자를 이야기하므로 저장된 출력을 그대로 쓴다.
+보이는 셀이 진짜 사진에서 오류를 내는 장도 그대로 쓰고 그렇다고 알린다.
 """
 import argparse, os, re, shutil
 from pathlib import Path
@@ -24,6 +25,9 @@ def replaced(source, to, data_dir):
     if re.search(r'^\s*try:', source, flags=re.M): return source
     source = re.sub(r"source='toy'", lambda _: f'source={to!r}, data_dir={data_dir!r}', source)
     return re.sub(r'--data\.source toy\b', lambda _: f'--data.source {to} --data.data_dir {data_dir}', source)
+
+
+def has_pictures(notebook): return any('image/png' in out.get('data', {}) for cell in notebook.cells if cell.cell_type == 'code' for out in cell.outputs)
 
 
 def shown(cell): return not cell.source.startswith('#| hide')
@@ -58,7 +62,7 @@ def main(args=None):
     for path in sorted(NBS.glob('*.ipynb')):
         notebook = nbformat.read(path, 4)
         changed = [cell for cell in notebook.cells if cell.cell_type == 'code' and replaced(cell.source, to, 'cifar10') != cell.source]
-        if not changed or given.only and path.stem not in given.only:
+        if not changed or not has_pictures(notebook) or given.only and path.stem not in given.only:
             shutil.copy(path, given.output)
             continue
         for cell in changed: cell.source = replaced(cell.source, to, 'cifar10')
