@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RECIPES', 'shrink', 'whitening_filters', 'FastNet', 'orthogonalize', 'Muon', 'FastModel', 'recipe_arguments']
 
-# %% ../nbs/06_speed.ipynb #4fb3ecc5
+# %% ../nbs/06_speed.ipynb #466d8e5a
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from .data import InputError, normalize
 from .model import LitModel
 
-# %% ../nbs/06_speed.ipynb #89c8bf24
+# %% ../nbs/06_speed.ipynb #78ee854d
 def shrink(
     images, # float `(N, C, H, W)`
     size: int, # 줄인 뒤의 한 변, 픽셀
@@ -24,7 +24,7 @@ def shrink(
     if images.shape[-1] % size == 0: return F.avg_pool2d(images, images.shape[-1] // size)
     return F.interpolate(images, size=(size, size), mode='bilinear', antialias=True, align_corners=False)
 
-# %% ../nbs/06_speed.ipynb #fce2d966
+# %% ../nbs/06_speed.ipynb #b5f7f105
 def whitening_filters(
     images, # float `(N, C, H, W)`
     kernel: int = 2, # 조각의 한 변, 픽셀
@@ -36,7 +36,7 @@ def whitening_filters(
     filters = (vectors / (values + eps).sqrt()).T.flip(0).reshape(-1, images.shape[1], kernel, kernel)
     return torch.cat([filters, -filters])
 
-# %% ../nbs/06_speed.ipynb #123b28fe
+# %% ../nbs/06_speed.ipynb #a59f9109
 def _conv(inputs, outputs):
     conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     nn.init.dirac_(conv.weight.data[:min(inputs, outputs)])
@@ -50,7 +50,7 @@ def _norm(channels):
 def _group(inputs, outputs):
     return nn.Sequential(_conv(inputs, outputs), nn.MaxPool2d(2), _norm(outputs), nn.GELU(), _conv(outputs, outputs), _norm(outputs), nn.GELU())
 
-# %% ../nbs/06_speed.ipynb #6e6c413e
+# %% ../nbs/06_speed.ipynb #4182a743
 class FastNet(nn.Module):
     "이미지 `(N, *input_shape)` → 로짓 `(N, num_classes)`. 구조의 출처: airbench94"
     def __init__(self,
@@ -79,7 +79,7 @@ class FastNet(nn.Module):
         x = shrink(x, self.size)
         return self.logits(x) if self.training else (self.logits(x) + self.logits(x.flip(3))) / 2
 
-# %% ../nbs/06_speed.ipynb #c4399b78
+# %% ../nbs/06_speed.ipynb #a986097c
 def orthogonalize(
     gradient, # `(출력, 입력, ...)`
     steps: int = 3, # 되풀이할 횟수
@@ -94,7 +94,7 @@ def orthogonalize(
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
     return (x.T if tall else x).reshape(gradient.shape).to(gradient.dtype)
 
-# %% ../nbs/06_speed.ipynb #b1bceb69
+# %% ../nbs/06_speed.ipynb #e45ab132
 class Muon(torch.optim.Optimizer):
     "합성곱의 가중치에는 Muon, 나머지에는 Adam. 출처: airbench94_muon"
     def __init__(self,
@@ -128,7 +128,7 @@ class Muon(torch.optim.Optimizer):
         first.lerp_(p.grad, .1), second.lerp_(p.grad.square(), .05)
         p.addcdiv_(first / (1 - .9 ** count), (second / (1 - .95 ** count)).sqrt().add_(1e-8), value=-group['lr'])
 
-# %% ../nbs/06_speed.ipynb #a0170e00
+# %% ../nbs/06_speed.ipynb #cd73c33e
 class FastModel(LitModel):
     "`FastNet`을 Muon과 one-cycle로 학습하는 `LitModel`"
     def __init__(self,
@@ -161,11 +161,12 @@ class FastModel(LitModel):
         h, filters = self.hparams, list(self.net.groups.parameters())
         others = [self.net.whiten.bias, self.net.head.weight, *(p for p in filters if p.ndim == 1 and p.requires_grad)]
         optimizer = Muon([p for p in filters if p.ndim > 1], others, h.learning_rate, h.momentum, h.other_learning_rate)
-        schedule = OneCycleLR(optimizer, [group['lr'] for group in optimizer.param_groups], total_steps=max(2, self.trainer.estimated_stepping_batches),
-                              pct_start=h.warmup, anneal_strategy='linear', cycle_momentum=False)
+        steps = max(3, self.trainer.estimated_stepping_batches) # 그보다 적거나 한 스텝 만에 올리면 0으로 나눈다.
+        schedule = OneCycleLR(optimizer, [group['lr'] for group in optimizer.param_groups], total_steps=steps,
+                              pct_start=max(h.warmup, 2 / steps), anneal_strategy='linear', cycle_momentum=False)
         return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': schedule, 'interval': 'step'}}
 
-# %% ../nbs/06_speed.ipynb #bfc0e7f5
+# %% ../nbs/06_speed.ipynb #5c6357b8
 RECIPES = {
     'quick': {'data.batch_size': 256, 'trainer.max_epochs': 1, 'trainer.limit_train_batches': 45, 'trainer.log_every_n_steps': 5,
               'model.widths': (32, 64, 128), 'model.size': 16, 'model.learning_rate': .24, 'model.other_learning_rate': .02, 'model.warmup': .2},
