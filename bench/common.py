@@ -34,9 +34,9 @@ def seconds(work):
     return time.perf_counter() - start
 
 
-def interleave(runs, repeats, **more):
-    "이름마다 초를 돌려주는 함수를 A B A B로 `repeats`번 부른다. 준비가 섞이는 맨 처음 한 번은 버린다."
-    for run in runs.values(): run()
+def interleave(runs, repeats, *, warm=True, **more):
+    "이름마다 초를 돌려주는 함수를 A B A B로 `repeats`번 부른다. `warm`이면 준비가 섞이는 맨 처음 한 번은 버린다."
+    for run in runs.values() if warm else (): run()
     return [dict(name=name, repeat=repeat, **more, seconds=float(f'{run():.5g}')) for repeat in range(repeats) for name, run in runs.items()]
 
 

@@ -67,7 +67,7 @@ def measure(source, quick):
     samples = [dict(name='same', repeat=0, seconds=0, equal=same_to_the_bit(dm)), dict(name='memory', repeat=0, seconds=0, **in_new_process('loader.py', source))]
     for batch_size in (128,) if quick else (32, 128, 512):
         runs = {name: lambda loader=loader: seconds(lambda: walk(loader)) for name, loader in loaders(images, labels, batch_size).items()}
-        samples += interleave(runs, 3 if quick else 7, batch=batch_size)
+        samples += interleave(runs, 1 if quick else 7, warm=not quick, batch=batch_size)
     return samples
 
 

@@ -56,7 +56,7 @@ def sample(dm, count, seed):
 
 def measure(source, quick):
     dm = load(source, **recipe_arguments('quick', 'data'))
-    for count in (0, len(STEPS)): sample(dm, count, 0) # 처음 부를 때의 준비를 재지 않는다.
+    for count in () if quick else (0, len(STEPS)): sample(dm, count, 0) # 처음 부를 때의 준비를 재지 않는다.
     return [sample(dm, count, seed) for seed in range(1 if quick else 5) for count in range(len(NAMES))]
 
 

@@ -73,12 +73,15 @@ class OriginalLogger(Callback):
         trainer.logger.experiment.log({'examples': [wandb.Image(x, caption=f'Pred:{p}, Label:{y}') for x, p, y in zip(self.images, guesses, self.labels)]})
 
 
+def shorten(limit): return {f'limit_{part}_batches': limit for part in ('train', 'val', 'test')}
+
+
 def original(dm, folder, limit):
     train, test = (OriginalDataset(*part) for part in dm._pictures)
     train, val = random_split(train, [dm.sizes['train'], dm.sizes['val']])
     val = DataLoader(val, batch_size=32)
     logger = WandbLogger(project='wandb-lightning', job_type='train', save_dir=folder, offline=True)
-    trainer = pl.Trainer(max_epochs=2, limit_train_batches=limit, logger=logger, default_root_dir=folder, enable_progress_bar=False, enable_model_summary=False, accelerator='cpu',
+    trainer = pl.Trainer(max_epochs=2, **shorten(limit), logger=logger, default_root_dir=folder, enable_progress_bar=False, enable_model_summary=False, accelerator='cpu',
                          callbacks=[EarlyStopping(monitor='val_loss'), OriginalLogger(next(iter(val))), ModelCheckpoint()])
     model = OriginalModel(dm.num_classes)
     spent = seconds(lambda: trainer.fit(model, DataLoader(train, batch_size=32, shuffle=True), val))
@@ -86,7 +89,7 @@ def original(dm, folder, limit):
 
 
 def ours(dm, folder, limit):
-    return fit(dm, folder, LitModel((3, 32, 32), dm.num_classes, channels_last=True, fused=True), max_epochs=2, limit_train_batches=limit)
+    return fit(dm, folder, LitModel((3, 32, 32), dm.num_classes, channels_last=True, fused=True), max_epochs=2, **shorten(limit))
 
 
 def quick(dm, folder, limit):
@@ -119,7 +122,7 @@ def one(name, seed, source, limit):
 
 
 def measure(source, quick):
-    limit = .05 if quick else 1.
+    limit = .02 if quick else 1.
     return [in_new_process('tutorial.py', name, seed, source, limit) for seed in range(1 if quick else 5) for name in RUNS]
 
 
