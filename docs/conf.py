@@ -1,4 +1,5 @@
 """문서 사이트의 설정. `make docs`가 `build.py`로 `nbs/`에서 `_docs/`를 만든다."""
+
 import sys
 from pathlib import Path
 
@@ -7,12 +8,25 @@ sys.path.insert(0, str(here))
 from korean import KoreanSearch
 from nbdev_format import SETTINGS as settings
 
-project, author, release, language = settings['title'], settings['author'], settings['version'], 'ko'
+project, author, release, language = (
+    settings['title'],
+    settings['author'],
+    settings['version'],
+    'ko',
+)
 copyright = settings['copyright']
 extensions = ['myst_nb']
-html_theme, html_title, html_baseurl = 'furo', settings['title'], settings['doc_host'] + settings['doc_baseurl'] + '/'
-html_theme_options = dict(source_repository=settings['git_url'], source_branch=settings['branch'], source_directory='nbs/',
-                          top_of_page_buttons=[])
+html_theme, html_title, html_baseurl = (
+    'furo',
+    settings['title'],
+    settings['doc_host'] + settings['doc_baseurl'] + '/',
+)
+html_theme_options = dict(
+    source_repository=settings['git_url'],
+    source_branch=settings['branch'],
+    source_directory='nbs/',
+    top_of_page_buttons=[],
+)
 html_static_path, html_css_files = ['_static'], ['site.css']
 html_favicon = '_static/icon.svg'
 html_copy_source = html_show_sourcelink = html_use_index = False
