@@ -22,7 +22,7 @@ setup(
     license='Apache-2.0',
     license_files=['LICENSE'],
     url=cfg['git_url'],
-    packages=find_packages(include=[cfg['lib_name']]),
+    packages=find_packages(include=[cfg['lib_name'], cfg['lib_name'] + '.*']),
     python_requires=f'>={cfg["min_python"]}',
     install_requires=cfg['requirements'].split(),
     extras_require={

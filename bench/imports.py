@@ -2,61 +2,50 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from common import draw_bars, faster_row, interleave, middle, pick, row, seconds
 
 TITLE = '불러오기'
-COMMANDS = {
-    name: [sys.executable, '-c', name]
-    for name in (
-        'pass',
-        'import torch',
-        'import torchvision',
-        'import lightning.pytorch',
-        'import cifar_lit.data',
-    )
-}
-SLOW = (
+STATEMENTS = (
+    'pass',
+    'import torch',
     'import torchvision',
     'import lightning.pytorch',
-    'cifar-lit tutorial --help',
-)  # QUICK이면 뺀다.
-COMMANDS |= {
-    name: [
-        sys.executable,
-        str(Path(sys.executable).with_name('cifar-lit')),
-        *name.split()[1:],
-    ]
-    for name in ('cifar-lit --help', 'cifar-lit tutorial --help')
-}
+    'import cifar_lit.data',
+)
+CALLS = ('cifar-lit --help', 'cifar-lit tutorial --help')
+NAMES = STATEMENTS + CALLS
+# --quick이면 뺀다.
+SLOW = ('import torchvision', 'import lightning.pytorch', 'cifar-lit tutorial --help')
+
+
+def command(name):
+    if name in STATEMENTS:
+        return [sys.executable, '-c', name]
+    script = Path(sys.executable).with_name('cifar-lit')
+    return [sys.executable, str(script), *name.split()[1:]]
+
+
+def run(name):
+    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return seconds(lambda: subprocess.run(command(name), check=True, **quiet))
 
 
 def measure(source, quick):
-    def run(args):
-        return seconds(
-            lambda: subprocess.run(
-                args, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-        )
-
-    runs = {
-        name: lambda args=args: run(args)
-        for name, args in COMMANDS.items()
-        if not (quick and name in SLOW)
-    }
+    names = [name for name in NAMES if not (quick and name in SLOW)]
+    runs = {name: partial(run, name) for name in names}
     return interleave(runs, 1 if quick else 7, warm=not quick)
 
 
 def rows(samples):
-    spent = {
-        name: middle(found) for name in COMMANDS if (found := pick(samples, name=name))
-    }
-    goal = {'cifar-lit --help': ('1초 미만', spent['cifar-lit --help'] < 1)}
-    made = [
-        row(name, f'{value:.2f}초', *goal.get(name, ()))
-        for name, value in spent.items()
-    ]
+    made = []
+    for name in NAMES:
+        if found := pick(samples, name=name):
+            spent = middle(found)
+            target = ('1초 미만', spent < 1) if name == 'cifar-lit --help' else ()
+            made.append(row(name, f'{spent:.2f}초', *target))
     return made + [
         faster_row(samples, 'import cifar_lit.data', 'import torch'),
         faster_row(samples, 'cifar-lit --help', 'import torch'),
@@ -64,10 +53,5 @@ def rows(samples):
 
 
 def draw(samples, ax):
-    draw_bars(
-        ax,
-        samples,
-        list(dict.fromkeys(s['name'] for s in samples)),
-        lambda s: s['seconds'],
-        'seconds',
-    )
+    names = list(dict.fromkeys(sample['name'] for sample in samples))
+    draw_bars(ax, samples, names, lambda sample: sample['seconds'], 'seconds')

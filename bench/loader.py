@@ -1,13 +1,17 @@
-"""(가) 이미지가 배치가 되기까지: torchvision처럼 한 장씩 변환하기, 텐서에서 바로 고르기와 나란히.
+"""(가) 이미지가 배치가 되기까지.
 
-배치 32에서 40배에 못 미치는 까닭: 배치 하나에 46 µs가 들고 40배이려면 33 µs여야 한다. 나누어 재면 PyTorch의 `DataLoader` 자체가 43 %, 정규화가 26 %,
-이미지 고르기가 11 %, 나머지(번호를 고르고 에포크를 나누는 numpy 호출)가 20 %로, 줄일 수 없는 앞의 셋만 37 µs이다.
-배치가 128이면 `DataLoader`의 몫이 네 배의 이미지에 나뉜다.
+torchvision처럼 한 장씩 변환하기, 텐서에서 바로 고르기와 나란히 잰다.
+
+배치 32에서 40배에 못 미치는 까닭: 배치 하나에 46 µs가 들고 40배이려면 33 µs여야 한다.
+나누어 재면 PyTorch의 `DataLoader` 자체가 43 %, 정규화가 26 %, 이미지 고르기가 11 %,
+나머지(번호를 고르고 에포크를 나누는 numpy 호출)가 20 %로, 줄일 수 없는 앞의 셋만
+37 µs이다. 배치가 128이면 `DataLoader`의 몫이 네 배의 이미지에 나뉜다.
 """
 
 import json
 import resource
 import sys
+from functools import partial
 
 import torch
 from common import (
@@ -17,6 +21,7 @@ from common import (
     interleave,
     load,
     pick,
+    reuse,
     row,
     seconds,
 )
@@ -24,18 +29,19 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 from tutorial import OriginalDataset
 
-from cifar_lit.data import CIFAR10DataModule, normalize
+from cifar_lit.parts.pictures import CLASSES, normalize
 
 TITLE = '데이터 경로'
 COUNT = 10_000  # 한 번 잴 때의 이미지 수
-PLAIN, MOVED = (
-    ('torchvision', 'cifar_lit', 'tensor indexing'),
-    ('torchvision + flip, crop', 'cifar_lit + flip, crop'),
-)
+BATCH = 500  # torchvision과 값이 같은지 볼 때의 배치
+THEIRS, OURS, INDEXING = 'torchvision', 'cifar_lit', 'tensor indexing'
+THEIRS_MOVED = 'torchvision + flip, crop'
+OURS_MOVED = 'cifar_lit + flip, crop'
+NAMES = (THEIRS, OURS, INDEXING, THEIRS_MOVED, OURS_MOVED)
 
 
 def walk(loader):
-    for batch in loader:
+    for _ in loader:
         pass
 
 
@@ -46,124 +52,134 @@ class Indexing:
         self.images, self.labels, self.batch_size = images, labels, batch_size
 
     def __iter__(self):
-        for rows in torch.randperm(len(self.labels)).split(self.batch_size):
-            yield normalize(self.images[rows]), self.labels[rows]
+        for indices in torch.randperm(len(self.labels)).split(self.batch_size):
+            yield normalize(self.images[indices]), self.labels[indices]
 
 
-def ours(images, labels, batch_size, **settings):
-    dm = CIFAR10DataModule(batch_size, source='toy', val_size=1, **settings)
-    dm._pictures = [(images, labels)] * 2
-    dm.setup()
+class Given:
+    "이미 메모리에 든 이미지와 라벨을 주는 출처"
+
+    name, classes = 'given', list(CLASSES)
+
+    def __init__(self, images, labels):
+        self.pictures = images, labels
+
+    def prepare(self):
+        "준비할 것이 없다."
+
+    def load(self, split):
+        return self.pictures
+
+
+def ours(images, labels, batch_size, **augmentation):
+    dm = reuse(Given(images, labels), batch_size, val_size=1, **augmentation)
     return dm.train_dataloader()
 
 
+def theirs(images, labels, batch_size, *augmentations):
+    dataset = OriginalDataset(images, labels)
+    dataset.transform.transforms[:0] = augmentations
+    return DataLoader(dataset, batch_size, shuffle=True)
+
+
 def loaders(images, labels, batch_size):
-    plain, moved = OriginalDataset(images, labels), OriginalDataset(images, labels)
-    moved.transform.transforms[:0] = [
-        v2.RandomCrop(32, 4, padding_mode='reflect'),
-        v2.RandomHorizontalFlip(),
-    ]
-    made = (
-        DataLoader(plain, batch_size, shuffle=True),
-        ours(images, labels, batch_size),
-        Indexing(images, labels, batch_size),
-        DataLoader(moved, batch_size, shuffle=True),
-        ours(images, labels, batch_size, flip='random', crop=4),
-    )
-    return dict(zip(PLAIN + MOVED, made))
+    pictures = images, labels, batch_size
+    crop = v2.RandomCrop(32, 4, padding_mode='reflect')
+    return {
+        THEIRS: theirs(*pictures),
+        OURS: ours(*pictures),
+        INDEXING: Indexing(*pictures),
+        THEIRS_MOVED: theirs(*pictures, crop, v2.RandomHorizontalFlip()),
+        OURS_MOVED: ours(*pictures, flip='random', crop=4),
+    }
 
 
 def same_to_the_bit(dm):
-    theirs = DataLoader(OriginalDataset(*dm._pictures[1]), dm.batch_size)
+    test = OriginalDataset(dm.cifar_test.images, dm.cifar_test.labels)
+    pairs = zip(dm.test_dataloader(), DataLoader(test, BATCH), strict=True)
     return all(
-        torch.equal(x, a) and torch.equal(y, b)
-        for (x, y), (a, b) in zip(dm.test_dataloader(), theirs, strict=True)
+        torch.equal(our_images, their_images) and torch.equal(our_labels, their_labels)
+        for (our_images, our_labels), (their_images, their_labels) in pairs
     )
 
 
+def peak_memory():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def memory(source):
-    "증강하며 한 에포크를 도는 동안 늘어난 최대 메모리, 이미지의 크기, 배치 하나의 크기, MB. 새 프로세스에서 부른다."
+    """증강하며 한 에포크를 도는 동안 늘어난 최대 메모리, MB. 새 프로세스에서 부른다.
 
-    def peak():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
+    이미지의 크기와 배치 하나의 크기도 함께 돌려준다.
+    """
     dm = load(source, 128, flip='random', crop=4)
-    walk(
-        ours(*(part[:200] for part in dm._pictures[0]), 128, flip='random', crop=4)
-    )  # 처음 부를 때 드는 것을 먼저 치른다.
-    before = peak()
+    train, test = dm.cifar_train.dataset, dm.cifar_test
+    # 처음 부를 때 드는 것을 먼저 치른다.
+    few = train.images[:200], train.labels[:200]
+    walk(ours(*few, 128, flip='random', crop=4))
+    before = peak_memory()
     walk(dm.train_dataloader())
     return dict(
-        grown=peak() - before,
-        pictures=sum(images.nbytes for images, _ in dm._pictures) / 2**20,
+        grown=peak_memory() - before,
+        pictures=(train.images.nbytes + test.images.nbytes) / 2**20,
         batch_mb=128 * 3 * 32 * 32 * 4 / 2**20,
     )
 
 
+def time_to_walk(loader):
+    return seconds(lambda: walk(loader))
+
+
 def measure(source, quick):
-    dm = load(source, 500)
-    images, labels = (part[:COUNT] for part in dm._pictures[0])
+    dm = load(source, BATCH)
+    train = dm.cifar_train.dataset
     samples = [
         dict(name='same', repeat=0, seconds=0, equal=same_to_the_bit(dm)),
         dict(name='memory', repeat=0, seconds=0, **in_new_process('loader.py', source)),
     ]
     for batch_size in (128,) if quick else (32, 128, 512):
-        runs = {
-            name: lambda loader=loader: seconds(lambda: walk(loader))
-            for name, loader in loaders(images, labels, batch_size).items()
-        }
+        made = loaders(train.images[:COUNT], train.labels[:COUNT], batch_size)
+        runs = {name: partial(time_to_walk, loader) for name, loader in made.items()}
         samples += interleave(runs, 1 if quick else 7, warm=not quick, batch=batch_size)
     return samples
 
 
+def same_row(samples):
+    [found] = pick(samples, name='same')
+    answer = '예' if found['equal'] else '아니요'
+    what = '증강이 없으면 torchvision과 마지막 비트까지 같은가'
+    return row(what, answer, '예', found['equal'])
+
+
+def memory_row(samples):
+    [found] = pick(samples, name='memory')
+    limit = 3 * found['batch_mb']
+    return row(
+        '한 에포크에 늘어난 메모리',
+        f'{found["grown"]:.1f} MB (이미지 {found["pictures"]:.0f} MB)',
+        f'배치 하나와 그 임시 공간({limit:.1f} MB) 이하',
+        found['grown'] <= limit,
+    )
+
+
 def rows(samples):
-    memory = pick(samples, name='memory')[0]
-    made = [
-        row(
-            '증강이 없으면 torchvision과 마지막 비트까지 같은가',
-            '예' if samples[0]['equal'] else '아니요',
-            '예',
-            samples[0]['equal'],
-        ),
-        row(
-            '한 에포크에 늘어난 메모리',
-            f'{memory["grown"]:.1f} MB (이미지 {memory["pictures"]:.0f} MB)',
-            f'배치 하나와 그 임시 공간({3 * memory["batch_mb"]:.1f} MB) 이하',
-            memory['grown'] <= 3 * memory['batch_mb'],
-        ),
-    ]
+    made = [same_row(samples), memory_row(samples)]
+    pairs = ((OURS, THEIRS, 40), (OURS_MOVED, THEIRS_MOVED, 25), (OURS, INDEXING, None))
     for batch_size in sorted({s['batch'] for s in samples if 'batch' in s}):
-        here = pick(samples, batch=batch_size)
-        for (theirs, mine), target in ((PLAIN[:2], 40), (MOVED, 25)):
-            made.append(
-                faster_row(
-                    here,
-                    mine,
-                    theirs,
-                    target,
-                    label=f'배치 {batch_size}: {mine} / {theirs}',
-                )
-            )
-        made.append(
-            faster_row(
-                here,
-                PLAIN[1],
-                PLAIN[2],
-                label=f'배치 {batch_size}: {PLAIN[1]} / {PLAIN[2]}',
-            )
-        )
+        measured = pick(samples, batch=batch_size)
+        for name, base, target in pairs:
+            label = f'배치 {batch_size}: {name} / {base}'
+            made.append(faster_row(measured, name, base, target, label=label))
     return made
 
 
+def speed(sample):
+    return COUNT / sample['seconds']
+
+
 def draw(samples, ax):
-    draw_lines(
-        ax,
-        [s for s in samples if 'batch' in s],
-        PLAIN + MOVED,
-        'batch',
-        lambda s: COUNT / s['seconds'],
-        'img/s',
-    )
+    measured = [sample for sample in samples if 'batch' in sample]
+    draw_lines(ax, measured, NAMES, 'batch', speed, 'img/s')
 
 
 if __name__ == '__main__':

@@ -1,42 +1,56 @@
-"""(나) Trainer의 한 스텝: 손으로 쓴 루프와 나란히. 사이의 줄은 시간이 어디에 드는지 보여 준다."""
+"""(나) Trainer의 한 스텝: 손으로 쓴 루프와 나란히.
+
+사이의 줄은 시간이 어디에 드는지 보여 준다.
+"""
 
 import tempfile
 
-import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
-from common import draw_bars, faster_row, interleave, load, middle, pick, row, seconds
+from common import (
+    draw_bars,
+    faster_row,
+    interleave,
+    load,
+    middle,
+    pick,
+    row,
+    seconds,
+    training_only,
+)
 from lightning.pytorch.loggers import CSVLogger
 
 from cifar_lit.model import LitModel
-from cifar_lit.train import _Stopwatch, best_precision
+from cifar_lit.parts.hardware import best_precision
+from cifar_lit.parts.runs import Stopwatch
 
 TITLE = 'Trainer의 한 스텝'
 BATCH = 128
-NAMES = ('loop', 'Trainer', 'Trainer + metrics', 'LitModel')
 MEANING = {
     'loop': '손으로 쓴 루프',
     'Trainer': '손실만 돌려주는 LightningModule',
     'Trainer + metrics': '지표까지',
     'LitModel': '지표, 로그, CSVLogger',
 }
+NAMES = tuple(MEANING)
 
 
 class Bare(LitModel):
     "손실만 계산한다."
 
     def training_step(self, batch, batch_idx):
-        return F.cross_entropy(self(batch[0]), batch[1])
-
-    def on_train_epoch_end(self):
-        pass
+        x, y = batch
+        return F.cross_entropy(self(x), y)
 
 
-class Counted(Bare):
+class Counted(LitModel):
     "지표는 세지만 기록하지 않는다."
 
     def training_step(self, batch, batch_idx):
-        return self._step(batch, self.train_metrics)[0]
+        x, y = batch
+        logits = self(x)
+        self.train_acc(logits, y)
+        return F.cross_entropy(logits, y)
 
 
 def model(kind):
@@ -45,7 +59,8 @@ def model(kind):
 
 
 def loop(dm, steps):
-    net, mixed = model(LitModel), best_precision() == 'bf16-mixed'
+    net = model(LitModel)
+    mixed = best_precision() == 'bf16-mixed'
     optimizer = net.configure_optimizers()
 
     def train():
@@ -59,20 +74,10 @@ def loop(dm, steps):
     return seconds(train)
 
 
-def fit(kind, dm, steps, **logging):
-    watch = _Stopwatch()
-    trainer = pl.Trainer(
-        max_epochs=1,
-        limit_train_batches=steps,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        precision=best_precision(),
-        callbacks=[watch],
-        accelerator='cpu',
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **logging,
+def fit(kind, dm, steps, logger=False):
+    watch = Stopwatch()
+    trainer = training_only(
+        max_epochs=1, limit_train_batches=steps, callbacks=[watch], logger=logger
     )
     trainer.fit(model(kind), dm)
     return watch.time_elapsed('train')
@@ -80,40 +85,33 @@ def fit(kind, dm, steps, **logging):
 
 def logged(dm, steps):
     with tempfile.TemporaryDirectory() as folder:
-        return fit(LitModel, dm, steps, logger=CSVLogger(folder))
+        return fit(LitModel, dm, steps, CSVLogger(folder))
 
 
 def measure(source, quick):
-    dm, steps = load(source, BATCH), 20 if quick else 200
-    runs = dict(
-        zip(
-            NAMES,
-            (
-                lambda: loop(dm, steps),
-                lambda: fit(Bare, dm, steps, logger=False),
-                lambda: fit(Counted, dm, steps, logger=False),
-                lambda: logged(dm, steps),
-            ),
-        )
-    )
-    return [
-        {**s, 'seconds': s['seconds'] / steps}
-        for s in interleave(runs, 3 if quick else 7)
-    ]
+    dm = load(source, BATCH)
+    steps = 20 if quick else 200
+    runs = {
+        'loop': lambda: loop(dm, steps),
+        'Trainer': lambda: fit(Bare, dm, steps),
+        'Trainer + metrics': lambda: fit(Counted, dm, steps),
+        'LitModel': lambda: logged(dm, steps),
+    }
+    samples = interleave(runs, 3 if quick else 7)
+    return [{**sample, 'seconds': sample['seconds'] / steps} for sample in samples]
+
+
+def milliseconds(sample):
+    return 1000 * sample['seconds']
 
 
 def rows(samples):
-    made = [
-        row(
-            f'{name}: {MEANING[name]}',
-            f'{1000 * middle(pick(samples, name=name)):.2f} ms',
-        )
-        for name in NAMES
-    ]
+    made = []
+    for name, meaning in MEANING.items():
+        spent = 1000 * middle(pick(samples, name=name))
+        made.append(row(f'{name}: {meaning}', f'{spent:.2f} ms'))
     return made + [faster_row(samples, 'LitModel', 'loop', 0.952)]
 
 
 def draw(samples, ax):
-    draw_bars(
-        ax, samples, NAMES, lambda s: 1000 * s['seconds'], f'ms per step of {BATCH}'
-    )
+    draw_bars(ax, samples, NAMES, milliseconds, f'ms per step of {BATCH}')

@@ -10,7 +10,11 @@ __all__ = ['find_checkpoint', 'run_folder', 'restore_model', 'restore_data', 'Ev
            'html_summary', 'report']
 
 # %% ../nbs/04_evaluate.ipynb #c34be57e
-import csv, html, inspect, io, time
+import csv
+import html
+import inspect
+import io
+import time
 from base64 import b64encode
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,28 +30,45 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from scipy.stats import binomtest, ttest_rel
 from torch import nn
 from torchmetrics.functional.classification import (
-    multiclass_calibration_error, multiclass_confusion_matrix, multiclass_f1_score, multiclass_precision, multiclass_recall)
+    multiclass_calibration_error,
+    multiclass_confusion_matrix,
+    multiclass_f1_score,
+    multiclass_precision,
+    multiclass_recall,
+)
 from torchmetrics.utilities.plot import plot_confusion_matrix
 
-from .callbacks import log_pictures
-from .data import CIFAR10DataModule, InputError, draw_grid
-from .model import LitModel, build_net, check_state_dict, read_checkpoint
-from .train import SafeWandbLogger, _wandb_mode
+# %% ../nbs/04_evaluate.ipynb #22a19592
+from .data import CIFAR10DataModule
+from .model import LitModel
+from .parts.checkpoints import build_net, check_state_dict, read_checkpoint
+from .parts.files import InputError
+from .parts.loggers import SafeWandbLogger, wandb_mode
+from .parts.plots import draw_grid
 
 # %% ../nbs/04_evaluate.ipynb #55a68c59
 def find_checkpoint(
-    run: str, # 실행 폴더 또는 체크포인트
-): # 체크포인트의 경로
+    run: str,  # 실행 폴더 또는 체크포인트
+):  # 체크포인트의 경로
     "폴더이면 `checkpoints/best.ckpt`, 없으면 그 안에서 가장 나중에 쓴 체크포인트"
     run = str(run)
-    if not Path(run).is_dir(): return run
-    saved = sorted(Path(run).rglob('*.ckpt'), key=lambda path: (path.name == 'best.ckpt', path.stat().st_mtime))
-    if not saved: raise InputError(f'{run}에 체크포인트(*.ckpt)가 없습니다. `cifar-lit tutorial`이 남긴 실행 폴더나 체크포인트를 주세요.')
+    if not Path(run).is_dir():
+        return run
+    saved = sorted(
+        Path(run).rglob('*.ckpt'),
+        key=lambda path: (path.name == 'best.ckpt', path.stat().st_mtime),
+    )
+    if not saved:
+        raise InputError(
+            f'{run}에 체크포인트(*.ckpt)가 없습니다. '
+            '`cifar-lit tutorial`이 남긴 실행 폴더나 체크포인트를 주세요.'
+        )
     return str(saved[-1])
 
+
 def run_folder(
-    checkpoint: str, # 체크포인트의 경로
-): # 실행 폴더. 체크포인트만 따로 있으면 None
+    checkpoint: str,  # 체크포인트의 경로
+):  # 실행 폴더. 체크포인트만 따로 있으면 None
     "`checkpoints/` 위의 폴더"
     parent = Path(checkpoint).parent
     return parent.parent if parent.name == 'checkpoints' else None
@@ -56,129 +77,180 @@ def run_folder(
 def _configured_net(folder):
     "`config.yaml`에 적힌 `model.net`. 적혀 있지 않으면 None"
     path = folder and Path(folder, 'config.yaml')
-    if not (path and path.is_file()): return None
+    if not (path and path.is_file()):
+        return None
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument('--net', type=nn.Module | None)
     config = yaml.safe_load(path.read_text(encoding='utf-8'))
-    return parser.instantiate(parser.parse_object({'net': config['model'].get('net')})).net
+    parsed = parser.parse_object({'net': config['model'].get('net')})
+    return parser.instantiate(parsed).net
 
+
+def _arguments(kind, saved):
+    "저장된 것 가운데 클래스 `kind`의 인자"
+    accepted = inspect.signature(kind).parameters
+    return {name: value for name, value in saved.items() if name in accepted}
+
+# %% ../nbs/04_evaluate.ipynb #c847f000
 def restore_model(
-    checkpoint: str, # 체크포인트의 경로 또는 주소
-    net: nn.Module | None = None, # 학습할 때 `net`을 주었으면 같은 구조의 신경망
-): # 평가 모드의 `LitModel`
+    checkpoint: str,  # 체크포인트의 경로 또는 주소
+    net: nn.Module | None = None,  # 학습할 때 `net`을 주었으면 같은 구조의 신경망
+):  # 평가 모드의 `LitModel`
     "체크포인트의 모델을 되살린다. 모양이 다르면 `InputError`"
     saved = read_checkpoint(checkpoint)
-    arguments = {name: value for name, value in saved.get('hyper_parameters', {}).items() if name in inspect.signature(LitModel).parameters}
-    if not {'input_shape', 'num_classes'} <= arguments.keys(): raise InputError(f'{checkpoint}: `LitModel`의 체크포인트가 아닙니다. 실행 폴더의 checkpoints/*.ckpt를 주세요.')
-    known = build_net(saved['net']) if 'net' in saved and net is None else None
-    model = LitModel(**{**arguments, 'net': net or known or _configured_net(run_folder(checkpoint))})
+    arguments = _arguments(LitModel, saved.get('hyper_parameters', {}))
+    if not {'input_shape', 'num_classes'} <= arguments.keys():
+        raise InputError(
+            f'{checkpoint}: `LitModel`의 체크포인트가 아닙니다. '
+            '실행 폴더의 checkpoints/*.ckpt를 주세요.'
+        )
+    if net is None and 'net' in saved:
+        net = build_net(saved['net'])
+    if net is None:
+        net = _configured_net(run_folder(checkpoint))
+    model = LitModel(**{**arguments, 'net': net})
     check_state_dict(model.state_dict(), saved['state_dict'])
     model.load_state_dict(saved['state_dict'])
     return model.eval()
 
+# %% ../nbs/04_evaluate.ipynb #9c984f45
 def restore_data(
-    checkpoint: str, # 체크포인트의 경로
-    **changes, # 저장된 것 대신 쓸 `CIFAR10DataModule`의 인자
-): # `CIFAR10DataModule`
+    checkpoint: str,  # 체크포인트의 경로
+    **changes,  # 저장된 것 대신 쓸 `CIFAR10DataModule`의 인자
+):  # `CIFAR10DataModule`
     "학습에 쓴 데이터를 다시 연다. 폴더를 옮겼으면 `source`나 `data_dir`을 준다."
     saved = read_checkpoint(checkpoint).get('datamodule_hyper_parameters', {})
-    arguments = {name: value for name, value in saved.items() if name in inspect.signature(CIFAR10DataModule).parameters}
-    if 'source_used' in saved: arguments['source'] = saved['source_used']
+    arguments = _arguments(CIFAR10DataModule, saved)
+    if 'source_used' in saved:
+        arguments['source'] = saved['source_used']
     return CIFAR10DataModule(**{'batch_size': 500, **arguments, **changes})
 
 # %% ../nbs/04_evaluate.ipynb #765f7777
 @dataclass
 class Evaluation:
-    "평가 데이터에 대한 모델의 답. 이미지 uint8 `(N, 3, H, W)`, 라벨 int64 `(N,)`, 확률 float32 `(N, num_classes)`"
+    "테스트 데이터에 대한 모델의 답"
+
     name: str
     source: str
     classes: list
-    images: torch.Tensor = field(repr=False)
-    labels: torch.Tensor = field(repr=False)
-    probabilities: torch.Tensor = field(repr=False)
+    images: torch.Tensor = field(repr=False)  # uint8 `(N, 3, H, W)`
+    labels: torch.Tensor = field(repr=False)  # int64 `(N,)`
+    probabilities: torch.Tensor = field(repr=False)  # float32 `(N, num_classes)`
 
     def __post_init__(self):
         self.confidence, self.predictions = self.probabilities.max(dim=1)
         self.right = self.predictions == self.labels
 
-    def __len__(self): return len(self.labels)
+    def __len__(self):
+        return len(self.labels)
 
     @property
-    def accuracy(self): return self.right.double().mean().item()
+    def accuracy(self):
+        return self.right.double().mean().item()
 
     @property
-    def loss(self): # 교차 엔트로피, nat
+    def loss(self):  # 교차 엔트로피, nat
         return F.nll_loss(self.probabilities.clamp_min(1e-38).log(), self.labels).item()
 
 # %% ../nbs/04_evaluate.ipynb #af1ec56a
 @torch.inference_mode()
 def predict_test(
-    model, # `LitModel`
-    dm, # `CIFAR10DataModule`
-    name: str = '', # 결과에 붙일 이름
-): # `Evaluation`
-    "평가 데이터 전체의 확률을 구한다."
-    dm.prepare_data(), dm.setup()
+    model,  # `LitModel`
+    dm,  # `CIFAR10DataModule`
+    name: str = '',  # 결과에 붙일 이름
+):  # `Evaluation`
+    "테스트 데이터 전체의 확률을 구한다."
+    dm.prepare_data()
+    dm.setup('test')
     dm.batch_size = max(dm.batch_size, 500)
-    if not len(dm.cifar_test): raise InputError(f'{dm.source}: 평가할 사진이 없습니다. test/<클래스>/*에 사진을 두세요.')
+    test = dm.cifar_test
+    if not len(test):
+        raise InputError(
+            f'{dm.source.name}: 평가할 사진이 없습니다. '
+            'test/<클래스>/*에 사진을 두세요.'
+        )
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     model = model.eval().to(device)
-    probabilities = torch.cat([model.predict_step((x.to(device), y), 0).float().cpu() for x, y in dm.test_dataloader()])
-    return Evaluation(name, dm.source_used, dm.classes, dm.cifar_test.images, dm.cifar_test.labels, probabilities)
+    answers = [
+        model.predict_step((images.to(device), labels), 0).float().cpu()
+        for images, labels in dm.test_dataloader()
+    ]
+    probabilities = torch.cat(answers)
+    return Evaluation(
+        name, dm.source.name, dm.classes, test.images, test.labels, probabilities
+    )
 
+# %% ../nbs/04_evaluate.ipynb #55bbff1d
 def evaluate(
-    run: str, # 실행 폴더 또는 체크포인트
+    run: str,  # 실행 폴더 또는 체크포인트
     *,
-    net: nn.Module | None = None, # 학습할 때 `net`을 주었으면 같은 구조의 신경망
-    **changes, # 학습 때와 다르게 할 `CIFAR10DataModule`의 인자. 예: source='옮긴 폴더'
-): # `Evaluation`
-    "실행 폴더의 가장 좋은 체크포인트를 그 데이터의 평가 사진으로 평가한다."
+    net: nn.Module | None = None,  # 학습할 때 `net`을 주었으면 같은 구조의 신경망
+    **changes,  # 학습 때와 다르게 할 `CIFAR10DataModule`의 인자. 예: source='옮긴 폴더'
+):  # `Evaluation`
+    "실행 폴더의 가장 좋은 체크포인트를 그 데이터의 테스트 사진으로 평가한다."
     checkpoint = find_checkpoint(run)
     dm, model = restore_data(checkpoint, **changes), restore_model(checkpoint, net)
     if dm.num_classes != model.hparams.num_classes:
-        raise InputError(f'{run}: 모델의 클래스는 {model.hparams.num_classes}개인데 데이터 {dm.source}의 클래스는 {dm.num_classes}개입니다. 학습에 쓴 데이터를 source에 주세요.')
-    return predict_test(model, dm, Path(run_folder(checkpoint) or checkpoint).resolve().name)
+        raise InputError(
+            f'{run}: 모델의 클래스는 {model.hparams.num_classes}개인데 '
+            f'데이터 {dm.hparams.source}의 클래스는 {dm.num_classes}개입니다. '
+            '학습에 쓴 데이터를 source에 주세요.'
+        )
+    home = Path(run_folder(checkpoint) or checkpoint)
+    return predict_test(model, dm, home.resolve().name)
 
 # %% ../nbs/04_evaluate.ipynb #e272f807
 def accuracy_interval(
-    right: int, # 맞힌 수
-    total: int, # 전체 수
-    confidence: float = 0.95, # 신뢰 수준
-): # (아래, 위), 0과 1 사이
+    right: int,  # 맞힌 수
+    total: int,  # 전체 수
+    confidence: float = 0.95,  # 신뢰 수준
+):  # (아래, 위), 0과 1 사이
     "정확도의 신뢰 구간. 출처: Wilson (1927), scipy의 `proportion_ci`"
-    return tuple(float(end) for end in binomtest(right, total).proportion_ci(confidence, method='wilson'))
+    interval = binomtest(right, total).proportion_ci(confidence, method='wilson')
+    return tuple(float(end) for end in interval)
 
 # %% ../nbs/04_evaluate.ipynb #22b527e2
 def class_report(
     e: Evaluation,
-): # 클래스마다 `dict`: class, count, precision, recall, f1
+):  # 클래스마다 `dict`: class, count, precision, recall, f1
     "클래스별 정밀도, 재현율, F1(0~1)"
-    counted = [metric(e.predictions, e.labels, num_classes=len(e.classes), average='none').tolist()
-               for metric in (multiclass_precision, multiclass_recall, multiclass_f1_score)]
+    options = dict(num_classes=len(e.classes), average='none')
+    metrics = (multiclass_precision, multiclass_recall, multiclass_f1_score)
+    values = [metric(e.predictions, e.labels, **options).tolist() for metric in metrics]
     counts = e.labels.bincount(minlength=len(e.classes)).tolist()
-    return [dict(zip(('class', 'count', 'precision', 'recall', 'f1'), row)) for row in zip(e.classes, counts, *counted)]
+    names = ('class', 'count', 'precision', 'recall', 'f1')
+    return [dict(zip(names, row)) for row in zip(e.classes, counts, *values)]
 
 # %% ../nbs/04_evaluate.ipynb #4be2e1ed
 def top_confusions(
     e: Evaluation,
     n: int = 5,
-): # (정답, 예측, 수)의 목록
+):  # (정답, 예측, 수)의 목록
     "가장 잦은 착각 `n`가지"
-    table = multiclass_confusion_matrix(e.predictions, e.labels, len(e.classes)).fill_diagonal_(0)
-    counts, places = table.flatten().sort(descending=True, stable=True)
-    pairs = zip(*torch.unravel_index(places[:n], table.shape), counts)
-    return [(e.classes[true], e.classes[predicted], int(count)) for true, predicted, count in pairs if count]
-
-def draw_confusion(e: Evaluation): # matplotlib `Figure`
-    "혼동 행렬. 줄은 정답, 칸은 예측"
-    size = max(4.2, .3 * len(e.classes))
-    fig, ax = plt.subplots(figsize=(size, .94 * size), layout='constrained')
     table = multiclass_confusion_matrix(e.predictions, e.labels, len(e.classes))
-    plot_confusion_matrix(table, ax=ax, labels=e.classes, cmap='Blues', add_text=len(e.classes) <= 20)
-    for text in ax.texts: text.set_fontsize(8)
+    table.fill_diagonal_(0)
+    counts, places = table.flatten().sort(descending=True, stable=True)
+    labels, predictions = torch.unravel_index(places[:n], table.shape)
+    return [
+        (e.classes[label], e.classes[predicted], int(count))
+        for label, predicted, count in zip(labels, predictions, counts)
+        if count
+    ]
+
+# %% ../nbs/04_evaluate.ipynb #860dc440
+def draw_confusion(e: Evaluation):  # matplotlib `Figure`
+    "혼동 행렬. 행은 정답, 열은 예측"
+    size = max(4.2, 0.3 * len(e.classes))
+    fig, ax = plt.subplots(figsize=(size, 0.94 * size), layout='constrained')
+    table = multiclass_confusion_matrix(e.predictions, e.labels, len(e.classes))
+    options = dict(labels=e.classes, cmap='Blues', add_text=len(e.classes) <= 20)
+    plot_confusion_matrix(table, ax=ax, **options)
+    for text in ax.texts:
+        text.set_fontsize(8)
     ax.tick_params(labelsize=8, rotation=0)
     ax.tick_params(axis='x', rotation=90)
-    ax.set_xlabel('predicted', fontsize=9), ax.set_ylabel('label', fontsize=9)
+    ax.set_xlabel('predicted', fontsize=9)
+    ax.set_ylabel('label', fontsize=9)
     plt.close(fig)
     return fig
 
@@ -186,84 +258,120 @@ def draw_confusion(e: Evaluation): # matplotlib `Figure`
 def confident_mistakes(
     e: Evaluation,
     n: int = 16,
-): # 사진 번호의 목록, 확신이 큰 것부터
+):  # 사진 번호의 목록, 확신이 큰 것부터
     "가장 자신 있게 틀린 사진"
     wrong = (~e.right).nonzero().flatten()
-    return wrong[e.confidence[wrong].argsort(descending=True, stable=True)][:n].tolist()
+    order = e.confidence[wrong].argsort(descending=True, stable=True)
+    return wrong[order][:n].tolist()
+
 
 def draw_mistakes(
     e: Evaluation,
     n: int = 16,
     columns: int = 4,
-): # matplotlib `Figure`
+):  # matplotlib `Figure`
     "가장 자신 있게 틀린 사진. 제목은 예측과 확률, 정답"
     picks = confident_mistakes(e, n)
-    if not picks: return draw_grid(e.images[:1], ['no mistakes'], columns=columns)
-    titles = [f'{e.classes[e.predictions[i]]} {100 * e.confidence[i]:.0f}%\nlabel: {e.classes[e.labels[i]]}' for i in picks]
+    if not picks:
+        return draw_grid(e.images[:1], ['no mistakes'], columns=columns)
+    titles = [
+        f'{e.classes[e.predictions[i]]} {100 * e.confidence[i]:.0f}%\n'
+        f'label: {e.classes[e.labels[i]]}'
+        for i in picks
+    ]
     return draw_grid(e.images[picks], titles, columns=columns)
 
 # %% ../nbs/04_evaluate.ipynb #42ceb008
 def calibration_error(
     e: Evaluation,
-    bins: int = 15, # 확률을 나눌 칸 수
-): # 0이면 완전
-    "ECE. 출처: Guo 등, On Calibration of Modern Neural Networks (2017), torchmetrics의 구현"
-    return multiclass_calibration_error(e.probabilities, e.labels, len(e.classes), n_bins=bins).item()
+    bins: int = 15,  # 확률을 나눌 구간 수
+):  # 0이면 완전. torchmetrics의 구현
+    "ECE. 출처: Guo 등, On Calibration of Modern Neural Networks (2017)"
+    error = multiclass_calibration_error(
+        e.probabilities, e.labels, len(e.classes), n_bins=bins
+    )
+    return error.item()
+
 
 def reliability(
     e: Evaluation,
-    bins: int = 15, # 확률을 나눌 칸 수
-): # 칸마다 장수, 평균 확률, 정확도. 모두 `(bins,)`
-    "신뢰도 그림에 그릴 값. 빈 칸은 0"
-    where = torch.bucketize(e.confidence, torch.linspace(0, 1, bins + 1)[1:-1])
+    bins: int = 15,  # 확률을 나눌 구간 수
+):  # 구간마다 장수, 평균 확률, 정확도. 모두 `(bins,)`
+    "신뢰도 그림에 그릴 값. 빈 구간은 0"
+    edges = torch.linspace(0, 1, bins + 1)
+    where = torch.bucketize(e.confidence, edges[1:-1])
     count = where.bincount(minlength=bins)
-    mean = lambda values: where.bincount(values.double(), bins) / count.clamp_min(1)
+
+    def mean(values):
+        return where.bincount(values.double(), bins) / count.clamp_min(1)
+
     return count, mean(e.confidence), mean(e.right)
 
 # %% ../nbs/04_evaluate.ipynb #55dd9555
 def draw_reliability(
     e: Evaluation,
-    bins: int = 15, # 확률을 나눌 칸 수
-): # matplotlib `Figure`
+    bins: int = 15,  # 확률을 나눌 구간 수
+):  # matplotlib `Figure`
     "신뢰도 그림(reliability diagram). 위는 정확도, 아래는 장수"
     count, confidence, accuracy = (values.numpy() for values in reliability(e, bins))
-    fig, (top, bottom) = plt.subplots(2, 1, figsize=(4.2, 4.4), sharex=True, height_ratios=(3, 1), layout='constrained')
-    edges, used = [k / bins for k in range(bins)], count > 0
-    top.bar(edges, accuracy, 1 / bins, align='edge', color='tab:blue', alpha=.6, label='accuracy')
+    used, ece = count > 0, calibration_error(e, bins)
+    shape = dict(figsize=(4.2, 4.4), sharex=True, layout='constrained')
+    fig, (top, bottom) = plt.subplots(2, 1, height_ratios=(3, 1), **shape)
+    edges = [k / bins for k in range(bins)]
+    bars = dict(width=1 / bins, align='edge')
+    top.bar(edges, accuracy, color='tab:blue', alpha=0.6, label='accuracy', **bars)
     top.plot([0, 1], [0, 1], '--', color='gray')
-    top.plot(confidence[used], accuracy[used], 'o-', color='tab:orange', markersize=4, label=f'ECE {calibration_error(e, bins):.3f}')
-    top.set(ylabel='accuracy', xlim=(0, 1), ylim=(0, 1)), top.legend(loc='upper left', fontsize=8)
-    bottom.bar(edges, count, 1 / bins, align='edge', color='tab:gray')
+    line = dict(color='tab:orange', markersize=4, label=f'ECE {ece:.3f}')
+    top.plot(confidence[used], accuracy[used], 'o-', **line)
+    top.set(ylabel='accuracy', xlim=(0, 1), ylim=(0, 1))
+    top.legend(loc='upper left', fontsize=8)
+    bottom.bar(edges, count, color='tab:gray', **bars)
     bottom.set(xlabel='confidence', ylabel='pictures')
     plt.close(fig)
     return fig
 
 # %% ../nbs/04_evaluate.ipynb #95ffe921
 def learning_curves(
-    run: str, # 실행 폴더
-): # 이름마다 (스텝, 값)의 목록
+    run: str,  # 실행 폴더
+):  # 이름마다 (스텝, 값)의 목록
     "`metrics.csv`에 적힌 지표. 파일이 없으면 빈 `dict`"
     path, curves = Path(run, 'metrics.csv'), {}
-    if not path.is_file(): return curves
+    if not path.is_file():
+        return curves
     with open(path, newline='', encoding='utf-8') as file:
         for row in csv.DictReader(file):
             for name, value in row.items():
-                if name not in ('epoch', 'step') and value: curves.setdefault(name, []).append((int(row['step']), float(value)))
+                if name not in ('epoch', 'step') and value:
+                    point = int(row['step']), float(value)
+                    curves.setdefault(name, []).append(point)
     return curves
 
-_STYLES = {'step': dict(alpha=.4, linewidth=1), 'train': dict(marker='o', markersize=4), 'val': dict(marker='s', markersize=4)}
+# %% ../nbs/04_evaluate.ipynb #566de4fd
+_CURVES = {  # 이름과 그리는 방법
+    'train_{}_step': dict(alpha=0.4, linewidth=1),
+    'train_{}_epoch': dict(marker='o', markersize=4),
+    'val_{}': dict(marker='s', markersize=4),
+}
+
 
 def draw_curves(
-    run: str, # 실행 폴더
-): # matplotlib `Figure`
+    run: str,  # 실행 폴더
+):  # matplotlib `Figure`
     "손실과 정확도의 학습 곡선"
     curves = learning_curves(run)
-    if not curves: raise InputError(f'{run}에 metrics.csv가 없어 학습 곡선을 그릴 수 없습니다. 실행 폴더를 주세요.')
-    fig, axes = plt.subplots(2, 1, figsize=(4.2, 4.4), sharex=True, layout='constrained')
-    for ax, kind in zip(axes, ('loss', 'acc')):
-        for name, style in ((f'train_{kind}_step', 'step'), (f'train_{kind}_epoch', 'train'), (f'val_{kind}', 'val')):
-            if name in curves: ax.plot(*zip(*curves[name]), label=name, **_STYLES[style])
-        ax.set_ylabel('loss (nat)' if kind == 'loss' else 'accuracy'), ax.legend(fontsize=8)
+    if not curves:
+        raise InputError(
+            f'{run}에 metrics.csv가 없어 학습 곡선을 그릴 수 없습니다. '
+            '실행 폴더를 주세요.'
+        )
+    shape = dict(figsize=(4.2, 4.4), sharex=True, layout='constrained')
+    fig, axes = plt.subplots(2, 1, **shape)
+    for ax, kind, title in zip(axes, ('loss', 'acc'), ('loss (nat)', 'accuracy')):
+        for name, style in _CURVES.items():
+            if points := curves.get(name.format(kind)):
+                ax.plot(*zip(*points), label=name.format(kind), **style)
+        ax.set_ylabel(title)
+        ax.legend(fontsize=8)
     axes[-1].set_xlabel('step')
     plt.close(fig)
     return fig
@@ -271,122 +379,222 @@ def draw_curves(
 # %% ../nbs/04_evaluate.ipynb #40684726
 @dataclass(frozen=True)
 class Comparison:
-    "`b`의 정확도에서 `a`의 정확도를 뺀 것과 그 신뢰 구간, 한쪽만 맞힌 장수, McNemar 검정의 p값"
+    "두 모델의 차이와 그 신뢰 구간, McNemar 검정"
+
     a: str
     b: str
-    difference: float
-    interval: tuple
-    only_a: int
-    only_b: int
-    p_value: float
+    difference: float  # `b`의 정확도에서 `a`의 정확도를 뺀 것
+    interval: tuple  # 차이의 신뢰 구간
+    only_a: int  # `a`만 맞힌 장수
+    only_b: int  # `b`만 맞힌 장수
+    p_value: float  # McNemar 검정의 p값
 
     def __str__(self):
         low, high = (100 * end for end in self.interval)
-        verdict = '우연으로 보기 어려운 차이입니다' if self.p_value < .05 else '우연으로도 생길 수 있는 차이입니다'
-        return (f'{self.b}이(가) {self.a}보다 {100 * self.difference:+.1f} %p (95 % 구간 {low:+.1f} ~ {high:+.1f}). '
-                f'{self.a}만 맞힌 것 {self.only_a:,}장, {self.b}만 맞힌 것 {self.only_b:,}장, p={self.p_value:.2g}: {verdict}.')
+        if self.p_value < 0.05:
+            verdict = '우연으로 보기 어려운 차이입니다'
+        else:
+            verdict = '우연으로도 생길 수 있는 차이입니다'
+        return (
+            f'{self.b}이(가) {self.a}보다 {100 * self.difference:+.1f} %p '
+            f'(95 % 구간 {low:+.1f} ~ {high:+.1f}). '
+            f'{self.a}만 맞힌 것 {self.only_a:,}장, '
+            f'{self.b}만 맞힌 것 {self.only_b:,}장, '
+            f'p={self.p_value:.2g}: {verdict}.'
+        )
 
+# %% ../nbs/04_evaluate.ipynb #3bdfe334
 def compare(
     a: Evaluation,
     b: Evaluation,
-    confidence: float = 0.95, # 신뢰 수준
-): # `Comparison`
-    "같은 평가 사진에 대한 두 모델의 차이. 출처: McNemar (1947)의 정확 검정"
-    if a.classes != b.classes or not (torch.equal(a.labels, b.labels) and torch.equal(a.images, b.images)):
-        raise InputError(f'{a.name}({a.source})과 {b.name}({b.source})은 평가 사진이 달라 견줄 수 없습니다. 같은 source와 image_size로 평가하세요.')
-    only_a, only_b = (int((x.right & ~y.right).sum()) for x, y in ((a, b), (b, a)))
-    if not only_a + only_b: return Comparison(a.name, b.name, 0., (0., 0.), 0, 0, 1.)
-    interval = ttest_rel(b.right.double(), a.right.double()).confidence_interval(confidence)
-    p_value = binomtest(only_b, only_a + only_b).pvalue
-    return Comparison(a.name, b.name, b.accuracy - a.accuracy, tuple(map(float, interval)), only_a, only_b, float(p_value))
+    confidence: float = 0.95,  # 신뢰 수준
+):  # `Comparison`
+    "같은 테스트 사진에 대한 두 모델의 차이. 출처: McNemar (1947)의 정확 검정"
+    if not (
+        a.classes == b.classes
+        and torch.equal(a.labels, b.labels)
+        and torch.equal(a.images, b.images)
+    ):
+        raise InputError(
+            f'{a.name}({a.source})과 {b.name}({b.source})은 '
+            '테스트 사진이 달라 비교할 수 없습니다. '
+            '같은 source와 image_size로 평가하세요.'
+        )
+    only_a = int((a.right & ~b.right).sum())
+    only_b = int((b.right & ~a.right).sum())
+    if not only_a + only_b:
+        return Comparison(a.name, b.name, 0.0, (0.0, 0.0), 0, 0, 1.0)
+    paired = ttest_rel(b.right.double(), a.right.double())
+    interval = tuple(map(float, paired.confidence_interval(confidence)))
+    p_value = float(binomtest(only_b, only_a + only_b).pvalue)
+    difference = b.accuracy - a.accuracy
+    return Comparison(a.name, b.name, difference, interval, only_a, only_b, p_value)
 
 # %% ../nbs/04_evaluate.ipynb #6ac35889
 def _mistake_table(wandb, e, n):
-    rows = [[i, wandb.Image(e.images[i].permute(1, 2, 0).numpy()), e.classes[e.labels[i]], e.classes[e.predictions[i]], e.confidence[i].item()]
-            for i in confident_mistakes(e, n)]
-    return wandb.Table(columns=['index', 'image', 'label', 'prediction', 'confidence'], data=rows)
+    rows = [
+        [
+            i,
+            wandb.Image(e.images[i].permute(1, 2, 0).numpy()),
+            e.classes[e.labels[i]],
+            e.classes[e.predictions[i]],
+            e.confidence[i].item(),
+        ]
+        for i in confident_mistakes(e, n)
+    ]
+    names = ['index', 'image', 'label', 'prediction', 'confidence']
+    return wandb.Table(columns=names, data=rows)
 
+
+def _class_table(wandb, e):
+    rows = [list(row.values()) for row in class_report(e)]
+    names = ['class', 'count', 'precision', 'recall', 'f1']
+    return wandb.Table(columns=names, data=rows)
+
+
+def _bin_table(wandb, e):
+    count, confidence, accuracy = (values.tolist() for values in reliability(e))
+    rows = [row for row in zip(confidence, accuracy, count) if row[2]]
+    return wandb.Table(columns=['confidence', 'accuracy', 'count'], data=rows)
+
+# %% ../nbs/04_evaluate.ipynb #e3583c12
+def _tables_and_plots(e, mistakes):
+    import wandb  # 무거우므로 쓸 때에야 불러온다.
+
+    classes, bins = _class_table(wandb, e), _bin_table(wandb, e)
+    scatter = wandb.plot.scatter(bins, 'confidence', 'accuracy', title='Reliability')
+    confusion = wandb.plot.confusion_matrix(
+        y_true=e.labels.tolist(), preds=e.predictions.tolist(), class_names=e.classes
+    )
+    return {
+        'evaluate/classes': classes,
+        'evaluate/mistakes': _mistake_table(wandb, e, mistakes),
+        'evaluate/f1': wandb.plot.bar(classes, 'class', 'f1', title='F1'),
+        'evaluate/reliability': scatter,
+        'evaluate/confusion': confusion,
+    }
+
+
+def _numbers(e):
+    low, high = accuracy_interval(int(e.right.sum()), len(e))
+    return {
+        'evaluate/accuracy': e.accuracy,
+        'evaluate/accuracy_low': low,
+        'evaluate/accuracy_high': high,
+        'evaluate/loss': e.loss,
+        'evaluate/ece': calibration_error(e),
+    }
+
+# %% ../nbs/04_evaluate.ipynb #149ba8a6
 def log_evaluation(
     e: Evaluation,
-    logger: WandbLogger, # `SafeWandbLogger`이면 실패해도 멈추지 않는다
-    mistakes: int = 100, # 표에 넣을, 자신 있게 틀린 사진의 수
+    logger: WandbLogger,  # `SafeWandbLogger`이면 실패해도 멈추지 않는다
+    mistakes: int = 100,  # 표에 넣을, 자신 있게 틀린 사진의 수
 ):
-    "평가를 W&B에 남긴다: 요약값, 클래스별 표, 혼동 행렬, 틀린 사진의 표, 신뢰도 그림"
-    import wandb
-    low, high = accuracy_interval(int(e.right.sum()), len(e))
-    classes = wandb.Table(columns=['class', 'count', 'precision', 'recall', 'f1'], data=[list(row.values()) for row in class_report(e)])
-    count, confidence, accuracy = (values.tolist() for values in reliability(e))
-    bins = wandb.Table(columns=['confidence', 'accuracy', 'count'], data=[row for row in zip(confidence, accuracy, count) if row[2]])
-    logger.log_metrics({'evaluate/accuracy': e.accuracy, 'evaluate/accuracy_low': low, 'evaluate/accuracy_high': high,
-                        'evaluate/loss': e.loss, 'evaluate/ece': calibration_error(e)})
-    logger.log_metrics({'evaluate/classes': classes, 'evaluate/mistakes': _mistake_table(wandb, e, mistakes),
-                        'evaluate/f1': wandb.plot.bar(classes, 'class', 'f1', title='F1'),
-                        'evaluate/reliability': wandb.plot.scatter(bins, 'confidence', 'accuracy', title='Reliability'),
-                        'evaluate/confusion': wandb.plot.confusion_matrix(y_true=e.labels.tolist(), preds=e.predictions.tolist(), class_names=e.classes)})
+    "W&B에 요약값, 클래스별 표, 혼동 행렬, 틀린 사진의 표, 신뢰도 그림을 남긴다."
+    logger.log_metrics(_numbers(e))
+    logger.log_metrics(_tables_and_plots(e, mistakes))
+
 
 def log_to_wandb(
     e: Evaluation,
-    folder: str, # W&B의 기록을 둘 폴더
-): # 기록을 보는 방법: `wandb sync` 명령이나 주소
+    folder: str,  # W&B의 기록을 둘 폴더
+):  # 기록을 보는 방법: `wandb sync` 명령이나 주소
     "평가를 새 W&B 실행으로 남기고 닫는다."
-    logger = SafeWandbLogger(save_dir=folder, name=f'{e.name}-evaluate', job_type='evaluate')
+    name = f'{e.name}-evaluate'
+    logger = SafeWandbLogger(save_dir=folder, name=name, job_type='evaluate')
     log_evaluation(e, logger)
     return logger.finish()
 
 # %% ../nbs/04_evaluate.ipynb #a6832c79
 class Html(str):
     "노트북에서 그대로 보이는 HTML"
-    def _repr_html_(self): return str(self)
 
-def _text(value): return f'{value:.3f}' if isinstance(value, float) else f'{value:,}' if isinstance(value, int) else html.escape(str(value))
+    def _repr_html_(self):
+        return str(self)
+
+
+def _text(value):
+    if isinstance(value, float):
+        return f'{value:.3f}'
+    if isinstance(value, int):
+        return f'{value:,}'
+    return html.escape(str(value))
+
 
 def html_table(
-    rows: list[dict], # 줄마다 이름과 값
-): # `Html`
+    rows: list[dict],  # 행마다 이름과 값
+):  # `Html`
     "표 하나. 값은 글자로만 들어간다."
-    if not rows: return Html('<p>없습니다.</p>')
+    if not rows:
+        return Html('<p>없습니다.</p>')
     head = ''.join(f'<th>{html.escape(name)}</th>' for name in rows[0])
-    body = ''.join('<tr>' + ''.join(f'<td>{_text(value)}</td>' for value in row.values()) + '</tr>' for row in rows)
+    body = ''
+    for row in rows:
+        cells = ''.join(f'<td>{_text(value)}</td>' for value in row.values())
+        body += f'<tr>{cells}</tr>'
     return Html(f'<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>')
 
-def html_text(value): # `Html`
+# %% ../nbs/04_evaluate.ipynb #093076cf
+def html_text(value):  # `Html`
     "문단 하나"
     return Html(f'<p>{html.escape(str(value))}</p>')
 
+
 def html_figure(
-    draw, # 그림을 그려 주는 함수
-    alt: str, # 그림을 대신하는 글
-): # `Html`
+    draw,  # 그림을 그려 주는 함수
+    alt: str,  # 그림을 대신하는 글
+):  # `Html`
     "밝은 화면과 어두운 화면의 그림을 함께 담는다."
+
     def png(style):
         with plt.style.context(style), io.BytesIO() as file:
             draw().savefig(file, dpi=160, transparent=True)
             return 'data:image/png;base64,' + b64encode(file.getvalue()).decode()
-    return Html(f'<picture><source media="(prefers-color-scheme: dark)" srcset="{png("dark_background")}">'
-                f'<img src="{png("default")}" alt="{html.escape(alt)}"></picture>')
+
+    dark, light = png('dark_background'), png('default')
+    return Html(
+        '<picture>'
+        f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+        f'<img src="{light}" alt="{html.escape(alt)}"></picture>'
+    )
 
 # %% ../nbs/04_evaluate.ipynb #cc391221
 def html_summary(
     e: Evaluation,
-): # `Html`
+):  # `Html`
     "보고서의 첫 표. 장난감 그림이면 그 말부터 한다."
     low, high = accuracy_interval(int(e.right.sum()), len(e))
-    rows = {'정확도': f'{100 * e.accuracy:.1f} %', '95 % 구간': f'{100 * low:.1f} ~ {100 * high:.1f} %', '손실(nat)': e.loss,
-            'ECE': calibration_error(e), '평가 사진': len(e), '데이터': Path(e.source).name}
-    toy = '<p class="toy"><strong>진짜 CIFAR-10이 아닙니다.</strong> 라이브러리가 그린 장난감 그림으로 학습하고 평가했습니다.</p>' if e.source == 'toy' else ''
-    return Html(toy + html_table([{'항목': name, '값': value} for name, value in rows.items()]))
+    values = {
+        '정확도': f'{100 * e.accuracy:.1f} %',
+        '95 % 구간': f'{100 * low:.1f} ~ {100 * high:.1f} %',
+        '손실(nat)': e.loss,
+        'ECE': calibration_error(e),
+        '테스트 사진': len(e),
+        '데이터': Path(e.source).name,
+    }
+    table = html_table([{'항목': name, '값': value} for name, value in values.items()])
+    if e.source != 'toy':
+        return table
+    return Html(
+        '<p class="toy"><strong>진짜 CIFAR-10이 아닙니다.</strong> '
+        f'라이브러리가 그린 장난감 그림으로 학습하고 평가했습니다.</p>{table}'
+    )
 
 # %% ../nbs/04_evaluate.ipynb #4d61c131
-_SECTIONS = (
+_CONFUSIONS = """html_table([
+    {'정답': label, '예측': predicted, '장수': n}
+    for label, predicted, n in top_confusions(e, 10)
+])"""
+
+_TABLES = (  # 제목, 설명, 식
     ('요약', '', 'html_summary(e)'),
-    ('클래스별 지표', '정밀도는 그렇다고 한 것 가운데 맞은 비율, 재현율은 찾아낸 비율입니다.', 'html_table(class_report(e))'),
-    ('잦은 착각', '', "html_table([{'정답': label, '예측': predicted, '장수': n} for label, predicted, n in top_confusions(e, 10)])"),
-    ('학습 곡선', '흐린 선은 스텝마다, 점은 에포크마다 잰 값입니다.', "html_figure(lambda: draw_curves(folder), '학습 곡선')"),
-    ('혼동 행렬', '줄은 정답, 칸은 예측입니다.', "html_figure(lambda: draw_confusion(e), '혼동 행렬')"),
-    ('자신 있게 틀린 사진', '제목은 예측과 확률, 그 아래가 정답입니다.', "html_figure(lambda: draw_mistakes(e, 12, columns=3), '자신 있게 틀린 사진')"),
-    ('보정', '점이 점선보다 아래에 있으면 실력을 부풀려 말하는 모델입니다.', "html_figure(lambda: draw_reliability(e), '신뢰도 그림')"),
-    ('비교', '', 'html_text(compare(evaluate(baseline, **changes), e))'),
-    ('W&B', '', "html_text(log_to_wandb(e, folder))"),
+    (
+        '클래스별 지표',
+        '정밀도는 그렇다고 한 것 가운데 맞은 비율, 재현율은 찾아낸 비율입니다.',
+        'html_table(class_report(e))',
+    ),
+    ('잦은 착각', '', _CONFUSIONS),
 )
 
 _SETUP = """from cifar_lit.evaluate import *
@@ -395,6 +603,38 @@ run, baseline, changes = {run!r}, {baseline!r}, {changes!r}
 folder = run_folder(find_checkpoint(run)) or '.'
 e = evaluate(run, **changes)"""
 
+# %% ../nbs/04_evaluate.ipynb #3eaedf14
+_FIGURES = (
+    (
+        '학습 곡선',
+        '흐린 선은 스텝마다, 점은 에포크마다 잰 값입니다.',
+        "html_figure(lambda: draw_curves(folder), '학습 곡선')",
+    ),
+    (
+        '혼동 행렬',
+        '행은 정답, 열은 예측입니다.',
+        "html_figure(lambda: draw_confusion(e), '혼동 행렬')",
+    ),
+    (
+        '자신 있게 틀린 사진',
+        '제목은 예측과 확률, 그 아래가 정답입니다.',
+        "html_figure(lambda: draw_mistakes(e, 12, columns=3), '자신 있게 틀린 사진')",
+    ),
+    (
+        '보정',
+        '점이 점선보다 아래에 있으면 실력을 부풀려 말하는 모델입니다.',
+        "html_figure(lambda: draw_reliability(e), '신뢰도 그림')",
+    ),
+)
+
+# %% ../nbs/04_evaluate.ipynb #25a1cefc
+_SECTIONS = (
+    *_TABLES,
+    *_FIGURES,
+    ('비교', '', 'html_text(compare(evaluate(baseline, **changes), e))'),
+    ('W&B', '', 'html_text(log_to_wandb(e, folder))'),
+)
+
 # %% ../nbs/04_evaluate.ipynb #50b20be5
 def _execute(setup, sections):
     "실행한 노트북"
@@ -402,56 +642,105 @@ def _execute(setup, sections):
     exec(setup, known)
     cells = [new_code_cell(setup, execution_count=1)]
     for count, (title, note, code) in enumerate(sections, 2):
-        shown = eval(code, known)
-        output = new_output('execute_result', {'text/html': str(shown), 'text/plain': title}, execution_count=count)
-        cells += [new_markdown_cell(f'## {title}\n\n{note}'), new_code_cell(code, outputs=[output], execution_count=count)]
-    return new_notebook(cells=cells, metadata={'kernelspec': {'name': 'python3', 'display_name': 'python3', 'language': 'python'}})
+        shown = {'text/html': str(eval(code, known)), 'text/plain': title}
+        output = new_output('execute_result', shown, execution_count=count)
+        cells.append(new_markdown_cell(f'## {title}\n\n{note}'))
+        cells.append(new_code_cell(code, outputs=[output], execution_count=count))
+    kernel = {'name': 'python3', 'display_name': 'python3', 'language': 'python'}
+    return new_notebook(cells=cells, metadata={'kernelspec': kernel})
 
 # %% ../nbs/04_evaluate.ipynb #6e8b0b9d
 _STYLE = """
 :root { color-scheme: light dark; --line: #d0d7de; --soft: #f6f8fa; --warn: #9a3412 }
-@media (prefers-color-scheme: dark) { :root { --line: #3d444d; --soft: #151b23; --warn: #fdba74 } }
-body { margin: 0; background: light-dark(#fff, #0d1117); color: light-dark(#1f2328, #e6edf3);
-  font: 16px/1.6 system-ui, 'Apple SD Gothic Neo', 'Malgun Gothic', 'Noto Sans KR', 'Noto Sans CJK KR', sans-serif }
-main { max-width: 72rem; margin: auto; padding: 1rem; columns: 2 24rem; column-gap: 1rem }
-header { column-span: all } h1 { font-size: 1.6rem; margin: .5rem 0 } h2 { font-size: 1.15rem; margin: 0 0 .25rem } p { margin: .25rem 0 .75rem }
-h1, p, code { overflow-wrap: anywhere } code { background: var(--soft) } .toy { color: var(--warn) } img { max-width: 100%; height: auto }
-section { border: 1px solid var(--line); border-radius: .5rem; padding: 1rem; margin-bottom: 1rem; overflow-x: auto; break-inside: avoid }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .9rem }
-th, td { padding: .25rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap } th:first-child, td:first-child { text-align: left }
+@media (prefers-color-scheme: dark) {
+  :root { --line: #3d444d; --soft: #151b23; --warn: #fdba74 }
+}
+body { margin: 0; background: light-dark(#fff, #0d1117);
+  color: light-dark(#1f2328, #e6edf3);
+  font: 16px/1.6 system-ui, 'Apple SD Gothic Neo', 'Malgun Gothic',
+    'Noto Sans KR', 'Noto Sans CJK KR', sans-serif }
+main { max-width: 72rem; margin: auto; padding: 1rem; columns: 2 24rem;
+  column-gap: 1rem }
+header { column-span: all }
+h1 { font-size: 1.6rem; margin: .5rem 0 }
+h2 { font-size: 1.15rem; margin: 0 0 .25rem }
+p { margin: .25rem 0 .75rem }
+h1, p, code { overflow-wrap: anywhere }
+code { background: var(--soft) }
+.toy { color: var(--warn) }
+img { max-width: 100%; height: auto }
+section { border: 1px solid var(--line); border-radius: .5rem; padding: 1rem;
+  margin-bottom: 1rem; overflow-x: auto; break-inside: avoid }
+table { border-collapse: collapse; width: 100%; font-size: .9rem;
+  font-variant-numeric: tabular-nums }
+th, td { padding: .25rem; border-bottom: 1px solid var(--line);
+  text-align: right; white-space: nowrap }
+th:first-child, td:first-child { text-align: left }
 """
+
+# %% ../nbs/04_evaluate.ipynb #e596be7a
 _PAGE = """<!doctype html>
-<html lang="ko"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title><style>{style}</style></head>
-<body><main><header><h1>{title}</h1><p>{when}에 만들었습니다. 옆의 <code>{notebook}</code>을 고쳐 다시 돌릴 수 있습니다.</p></header>
+<html lang="ko"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>{style}</style></head>
+<body><main><header><h1>{title}</h1>
+<p>{when}에 만들었습니다. 옆의 <code>{notebook}</code>을 고쳐 다시 돌릴 수 있습니다.</p>
+</header>
 {body}
 </main></body></html>
 """
 
-def _page(notebook, sections, title, name):
-    shown = (cell.outputs[0].data['text/html'] for cell in notebook.cells if cell.cell_type == 'code' and cell.outputs)
-    body = '\n'.join(f'<section><h2>{html.escape(head)}</h2><p>{note}</p>{text}</section>' for (head, note, _), text in zip(sections, shown))
-    return _PAGE.format(title=html.escape(title), style=_STYLE, when=time.strftime('%Y-%m-%d %H:%M'), notebook=html.escape(name), body=body)
 
-# %% ../nbs/04_evaluate.ipynb #e596be7a
-def report(
-    run: str, # 실행 폴더 또는 체크포인트
-    *,
-    baseline: str | None = None, # 견줄 실행 폴더 또는 체크포인트
-    output: str | None = None, # HTML의 경로. 없으면 실행 폴더의 `report.html`
-    wandb: bool | None = None, # W&B에도 남긴다. 없으면 로그인했을 때만
-    **changes, # 학습 때와 다르게 할 `CIFAR10DataModule`의 인자. 예: source='옮긴 폴더'
-): # HTML의 경로
-    "평가 보고서 한 장과, 그것을 만든 노트북. 잘못된 입력에는 `InputError`"
-    run, baseline, home = str(run), baseline and str(baseline), Path(run) if Path(run).is_dir() else Path(run).parent
-    curves = learning_curves(run_folder(find_checkpoint(run)) or '.')
-    if wandb is None: wandb = _wandb_mode() == 'online'
-    without = {title for title, wanted in (('비교', baseline), ('W&B', wandb), ('학습 곡선', curves)) if not wanted}
-    sections, target = [section for section in _SECTIONS if section[0] not in without], Path(output or home / 'report.html')
-    notebook = _execute(_SETUP.format(run=run, baseline=baseline, changes=changes), sections)
-    page = _page(notebook, sections, f'평가 보고서: {home.resolve().name}', target.with_suffix('.ipynb').name)
+def _page(notebook, sections, title, name):
+    shown = (
+        cell.outputs[0].data['text/html']
+        for cell in notebook.cells
+        if cell.cell_type == 'code' and cell.outputs
+    )
+    parts = [
+        f'<section><h2>{html.escape(head)}</h2><p>{note}</p>{text}</section>'
+        for (head, note, _), text in zip(sections, shown)
+    ]
+    return _PAGE.format(
+        title=html.escape(title),
+        style=_STYLE,
+        when=time.strftime('%Y-%m-%d %H:%M'),
+        notebook=html.escape(name),
+        body='\n'.join(parts),
+    )
+
+# %% ../nbs/04_evaluate.ipynb #aab53dae
+def _write_report(target, notebook, page):
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, target.with_suffix('.ipynb'))
         target.write_text(page, encoding='utf-8')
-    except OSError as e: raise InputError(f'{target}에 쓸 수 없습니다({e.strerror}). output에 쓸 수 있는 경로를 주세요.') from e
+    except OSError as e:
+        raise InputError(
+            f'{target}에 쓸 수 없습니다({e.strerror}). '
+            'output에 쓸 수 있는 경로를 주세요.'
+        ) from e
+
+# %% ../nbs/04_evaluate.ipynb #bc8d9bb8
+def report(
+    run: str,  # 실행 폴더 또는 체크포인트
+    *,
+    baseline: str | None = None,  # 비교할 실행 폴더 또는 체크포인트
+    output: str | None = None,  # HTML의 경로. 없으면 실행 폴더의 `report.html`
+    wandb: bool | None = None,  # W&B에도 남긴다. 없으면 로그인했을 때만
+    **changes,  # 학습 때와 다르게 할 `CIFAR10DataModule`의 인자. 예: source='옮긴 폴더'
+):  # HTML의 경로
+    "평가 보고서 한 장과, 그것을 만든 노트북. 잘못된 입력에는 `InputError`"
+    run, baseline = str(run), baseline and str(baseline)
+    curves = learning_curves(run_folder(find_checkpoint(run)) or '.')
+    if wandb is None:
+        wandb = wandb_mode() == 'online'
+    wanted = {'비교': baseline, 'W&B': wandb, '학습 곡선': curves}
+    sections = [section for section in _SECTIONS if wanted.get(section[0], True)]
+    setup = _SETUP.format(run=run, baseline=baseline, changes=changes)
+    notebook = _execute(setup, sections)
+    home = Path(run) if Path(run).is_dir() else Path(run).parent
+    target = Path(output or home / 'report.html')
+    title, name = f'평가 보고서: {home.resolve().name}', f'{target.stem}.ipynb'
+    _write_report(target, notebook, _page(notebook, sections, title, name))
     return str(target)

@@ -7,78 +7,133 @@ __all__ = ['PictureNet', 'Classifier', 'model_card', 'export_onnx', 'card_text',
            'predict', 'classify', 'build_app', 'serve']
 
 # %% ../nbs/05_share.ipynb #39047630
-import glob, itertools, json, os, sys
+import glob
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 
-from .data import InputError, fit_picture, normalize, read_picture, toy_pictures
-from .evaluate import find_checkpoint, learning_curves, restore_model, run_folder
-from .model import LitModel, build_net, check_state_dict, read_checkpoint
+# %% ../nbs/05_share.ipynb #1bdab233
+from cifar_lit.evaluate import (
+    find_checkpoint,
+    learning_curves,
+    restore_model,
+    run_folder,
+)
+from .model import LitModel
+from .parts.checkpoints import build_net, check_state_dict, read_checkpoint
+from .parts.files import InputError
+from .parts.pictures import fit_picture, normalize, read_picture
+from .parts.toy import toy_pictures
 
 # %% ../nbs/05_share.ipynb #62593ce1
 class PictureNet(nn.Module):
     "uint8 `(N, C, H, W)` → 확률 float32 `(N, num_classes)`. `normalize`가 안에 있다."
+
     def __init__(self, net):
         super().__init__()
         self.net = net
 
-    def forward(self, images): return self.net(normalize(images)).float().softmax(dim=1)
+    def forward(self, images):
+        return self.net(normalize(images)).float().softmax(dim=1)
 
 # %% ../nbs/05_share.ipynb #801e9c2e
 @dataclass
 class Classifier:
-    "uint8 `(N, *input_shape)`을 확률 float32 `(N, num_classes)`로 바꾸는 모델과 그 설명"
+    "uint8 `(N, *input_shape)`을 확률 float32 `(N, num_classes)`로 바꾸는 모델"
+
     input_shape: tuple
     classes: list
-    card: dict = field(repr=False) # 데이터, 지표, 버전
+    card: dict = field(repr=False)  # 데이터, 지표, 버전
     run: Callable = field(repr=False)
 
     def __call__(self, images):
         if images.dtype != torch.uint8 or images.shape[1:] != self.input_shape:
-            raise InputError(f'이미지가 {images.dtype} {tuple(images.shape)}입니다. 이 모델은 torch.uint8 (N, {", ".join(map(str, self.input_shape))})을 받습니다.')
+            shape = ', '.join(map(str, self.input_shape))
+            raise InputError(
+                f'이미지가 {images.dtype} {tuple(images.shape)}입니다. '
+                f'이 모델은 torch.uint8 (N, {shape})을 받습니다.'
+            )
         return self.run(images)
 
 # %% ../nbs/05_share.ipynb #3bca2a68
-def _metrics(checkpoint, saved):
-    "검증 값은 이 체크포인트까지의 마지막 것, 평가 값은 실행의 마지막 것"
-    curves = learning_curves(run_folder(checkpoint) or '')
-    until = {name: [value for step, value in points if name.startswith('test') or step < saved['global_step']] for name, points in curves.items()}
-    return {name: values[-1] for name, values in until.items() if values and name in ('val_loss', 'val_acc', 'test_loss', 'test_acc')}
+_SHOWN = ('val_loss', 'val_acc', 'test_loss', 'test_acc')
 
+
+def _metrics(checkpoint, saved):
+    "검증 값은 이 체크포인트까지의 마지막 것, 테스트 값은 실행의 마지막 것"
+    metrics = {}
+    for name, points in learning_curves(run_folder(checkpoint) or '').items():
+        until = float('inf') if name.startswith('test') else saved['global_step']
+        values = [value for step, value in points if step < until]
+        if values and name in _SHOWN:
+            metrics[name] = values[-1]
+    return metrics
+
+# %% ../nbs/05_share.ipynb #874d605a
 def model_card(
-    checkpoint: str, # 체크포인트의 경로
-): # `dict`
+    checkpoint: str,  # 체크포인트의 경로
+):  # `dict`
     "데이터, 클래스, 지표, 하이퍼파라미터, 버전"
     saved = read_checkpoint(checkpoint)
-    data, hyper = saved.get('datamodule_hyper_parameters', {}), saved.get('hyper_parameters', {})
-    names = ('cifar_lit', 'torch', 'lightning')
-    return {'data': Path(str(data.get('source_used', '?'))).name, 'classes': list(data.get('classes', map(str, range(hyper.get('num_classes', 0))))),
-            'input_shape': list(hyper.get('input_shape', ())), 'metrics': _metrics(checkpoint, saved),
-            'hyper_parameters': {name: hyper[name] for name in ('learning_rate', 'channels_last') if name in hyper},
-            'net': saved.get('net'), 'epochs': saved['epoch'] + 1, 'steps': saved['global_step'], 'versions': {name: version(name) for name in names}}
+    data = saved.get('datamodule_hyper_parameters', {})
+    hyper = saved.get('hyper_parameters', {})
+    numbers = map(str, range(hyper.get('num_classes', 0)))
+    kept = [name for name in ('learning_rate', 'channels_last') if name in hyper]
+    packages = ('cifar_lit', 'torch', 'lightning')
+    return {
+        'data': Path(str(data.get('source_used', '?'))).name,
+        'classes': list(data.get('classes', numbers)),
+        'input_shape': list(hyper.get('input_shape', ())),
+        'metrics': _metrics(checkpoint, saved),
+        'hyper_parameters': {name: hyper[name] for name in kept},
+        'net': saved.get('net'),
+        'epochs': saved['epoch'] + 1,
+        'steps': saved['global_step'],
+        'versions': {name: version(name) for name in packages},
+    }
 
 # %% ../nbs/05_share.ipynb #a91c6e55
 def _require(name, extra):
-    import importlib
-    try: return importlib.import_module(name)
-    except ImportError as e: raise InputError(f'이 일에는 {name}이 필요합니다. pip install "cifar_lit[{extra}]"로 설치하세요.') from e
+    try:
+        return import_module(name)
+    except ImportError as e:
+        raise InputError(
+            f'이 일에는 {name}이 필요합니다. '
+            f'pip install "cifar_lit[{extra}]"로 설치하세요.'
+        ) from e
+
 
 def _example_pictures(shape, n):
     "그 모양의 사진 `n`장"
-    pictures = [fit_picture(Image.fromarray(image.permute(1, 2, 0).numpy()), max(shape[1:])) for image in toy_pictures(n)[0]]
-    return torch.from_numpy(np.stack(pictures))[:, :shape[0], :shape[1], :shape[2]].contiguous()
+    channels, height, width = shape
+    pictures = [
+        fit_picture(Image.fromarray(pixels), max(height, width))
+        for pixels in toy_pictures(n)[0].permute(0, 2, 3, 1).numpy()
+    ]
+    images = torch.from_numpy(np.stack(pictures))
+    return images[:, :channels, :height, :width].contiguous()
+
 
 def _onnx_runner(source):
-    session = _require('onnxruntime', 'export').InferenceSession(source, providers=['CPUExecutionProvider'])
-    run = lambda images: torch.from_numpy(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0])
+    runtime = _require('onnxruntime', 'export')
+    session = runtime.InferenceSession(source, providers=['CPUExecutionProvider'])
+
+    def run(images):
+        given = {session.get_inputs()[0].name: images.numpy()}
+        return torch.from_numpy(session.run(None, given)[0])
+
     return session, run
 
 # %% ../nbs/05_share.ipynb #7615ccab
@@ -89,56 +144,87 @@ def _write(path, data):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)
         os.replace(temporary, path)
-    except OSError as e: raise InputError(f'{path}에 쓸 수 없습니다({e.strerror}). 쓸 수 있는 경로를 주세요.') from e
+    except OSError as e:
+        raise InputError(
+            f'{path}에 쓸 수 없습니다({e.strerror}). 쓸 수 있는 경로를 주세요.'
+        ) from e
     return str(path)
+
 
 def _agree(run, net, shape, images):
     images = _example_pictures(shape, 33) if images is None else images
-    for batch in (images[:1], images): # 배치의 크기가 달라도 되는지도 본다.
+    for batch in (images[:1], images):  # 배치의 크기가 달라도 되는지도 본다.
         if (worst := (run(batch) - net(batch)).abs().max().item()) > 1e-4:
             raise RuntimeError(f'내보낸 모델의 확률이 원래와 {worst:.1e}만큼 다릅니다.')
 
 # %% ../nbs/05_share.ipynb #6bac3047
 @torch.inference_mode()
 def export_onnx(
-    checkpoint: str, # 실행 폴더 또는 체크포인트
-    path: str, # 쓸 파일, *.onnx
+    checkpoint: str,  # 실행 폴더 또는 체크포인트
+    path: str,  # 쓸 파일, *.onnx
     *,
-    pictures: torch.Tensor | None = None, # 확인에 쓸 사진, uint8 `(N, *input_shape)`. 없으면 장난감 그림 33장
-    net: nn.Module | None = None, # 학습할 때 `net`을 주었으면 같은 구조의 신경망
-): # `path`
-    "정규화와 softmax가 든 ONNX. 입력 `images` uint8 `(N, C, H, W)`, 출력 `probabilities` float32 `(N, num_classes)`"
+    pictures=None,  # 확인에 쓸 uint8 `(N, *input_shape)`. 없으면 장난감 그림 33장
+    net: nn.Module | None = None,  # 학습할 때 `net`을 주었으면 같은 구조의 신경망
+):  # `path`
+    "정규화와 softmax가 든 ONNX. uint8 `images`를 받아 `probabilities`를 낸다."
     onnx = _require('onnx', 'export')
     _require('onnxscript', 'export')
     checkpoint = find_checkpoint(checkpoint)
     model, card = restore_model(checkpoint, net), model_card(checkpoint)
-    whole, shape = PictureNet(model.net.to(memory_format=torch.contiguous_format)).eval(), tuple(model.hparams.input_shape)
-    program = torch.onnx.export(whole, (torch.zeros(2, *shape, dtype=torch.uint8),), dynamo=True, verbose=False, input_names=['images'],
-                                output_names=['probabilities'], dynamic_shapes=({0: torch.export.Dim('batch')},))
-    proto = program.model_proto
-    onnx.helper.set_model_props(proto, {'cifar_lit': json.dumps(card, ensure_ascii=False)})
+    shape = tuple(model.hparams.input_shape)
+    whole = PictureNet(model.net.to(memory_format=torch.contiguous_format)).eval()
+    proto = torch.onnx.export(
+        whole,
+        (torch.zeros(2, *shape, dtype=torch.uint8),),
+        dynamo=True,
+        verbose=False,
+        input_names=['images'],
+        output_names=['probabilities'],
+        dynamic_shapes=({0: torch.export.Dim('batch')},),
+    ).model_proto
+    properties = {'cifar_lit': json.dumps(card, ensure_ascii=False)}
+    onnx.helper.set_model_props(proto, properties)
     data = proto.SerializeToString()
     _agree(_onnx_runner(data)[1], whole, shape, pictures)
     return _write(path, data)
 
 # %% ../nbs/05_share.ipynb #430ea82b
-def card_text(
-    card: dict, # `model_card`가 준 것
-): # Markdown
-    "사람이 읽을 모델 카드"
-    metrics = '\n'.join(f'| {name} | {value:.4f} |' for name, value in card['metrics'].items()) or '| - | - |'
-    toy = '\n**진짜 CIFAR-10이 아니라 라이브러리가 그린 장난감 그림으로 학습했습니다.**\n' if card['data'] == 'toy' else ''
-    return (f'# {card["data"]} 이미지 분류기\n{toy}\n- 입력: uint8 (N, {", ".join(map(str, card["input_shape"]))}), RGB\n'
-            f'- 클래스: {", ".join(card["classes"])}\n- 학습: {card["epochs"]}에포크, {card["steps"]:,}스텝, {card["hyper_parameters"]}\n'
-            f'- 버전: {", ".join(f"{name} {number}" for name, number in card["versions"].items())}\n\n| 지표 | 값 |\n|---|---|\n{metrics}\n\n'
-            "```python\nfrom cifar_lit.share import load_model, predict\nfor answer in predict(load_model('이 파일'), '사진.jpg'): print(answer)\n```\n")
+_USAGE = """```python
+from cifar_lit.share import load_model, predict
 
+for answer in predict(load_model('이 파일'), '사진.jpg'):
+    print(answer)
+```
+"""
+
+
+def card_text(
+    card: dict,  # `model_card`가 준 것
+):  # Markdown
+    "사람이 읽을 모델 카드"
+    toy = ''
+    if card['data'] == 'toy':
+        words = '진짜 CIFAR-10이 아니라 라이브러리가 그린 장난감 그림으로 학습했습니다.'
+        toy = f'\n**{words}**\n'
+    shape = ', '.join(map(str, card['input_shape']))
+    versions = [f'{name} {number}' for name, number in card['versions'].items()]
+    metrics = [f'| {name} | {value:.4f} |' for name, value in card['metrics'].items()]
+    return (
+        f'# {card["data"]} 이미지 분류기\n{toy}\n- 입력: uint8 (N, {shape}), RGB\n'
+        f'- 클래스: {", ".join(card["classes"])}\n- 학습: {card["epochs"]}에포크, '
+        f'{card["steps"]:,}스텝, {card["hyper_parameters"]}\n'
+        f'- 버전: {", ".join(versions)}\n\n| 지표 | 값 |\n|---|---|\n'
+        + '\n'.join(metrics or ['| - | - |'])
+        + f'\n\n{_USAGE}'
+    )
+
+# %% ../nbs/05_share.ipynb #903e7234
 def export_safetensors(
-    checkpoint: str, # 실행 폴더 또는 체크포인트
-    path: str, # 쓸 파일, *.safetensors. 옆에 같은 이름의 *.md를 쓴다
+    checkpoint: str,  # 실행 폴더 또는 체크포인트
+    path: str,  # 쓸 파일, *.safetensors. 옆에 같은 이름의 *.md를 쓴다
     *,
-    net: nn.Module | None = None, # 학습할 때 `net`을 주었으면 같은 구조의 신경망
-): # `path`
+    net: nn.Module | None = None,  # 학습할 때 `net`을 주었으면 같은 구조의 신경망
+):  # `path`
     "가중치와 모델 카드. 카드는 파일의 머리에도 들어 있다."
     save = _require('safetensors.torch', 'export').save
     checkpoint = find_checkpoint(checkpoint)
@@ -150,183 +236,298 @@ def export_safetensors(
 
 # %% ../nbs/05_share.ipynb #53b54098
 def _from_onnx(path):
-    if not os.path.isfile(path): raise InputError(f'{path}: 그런 파일이 없습니다.')
-    runtime = _require('onnxruntime', 'export')
-    try: session, run = _onnx_runner(path)
-    except Exception as e: # onnxruntime의 오류는 공통 조상이 Exception뿐이다.
-        if isinstance(e, InputError): raise
-        raise InputError(f'{path}: ONNX로 읽을 수 없는 파일입니다({type(e).__name__}).') from e
+    if not os.path.isfile(path):
+        raise InputError(f'{path}: 그런 파일이 없습니다.')
+    _require('onnxruntime', 'export')
+    try:
+        session, run = _onnx_runner(path)
+    except Exception as e:  # onnxruntime의 오류는 공통 조상이 Exception뿐이다.
+        raise InputError(
+            f'{path}: ONNX로 읽을 수 없는 파일입니다({type(e).__name__}).'
+        ) from e
     [given, *more] = session.get_inputs()
-    card = json.loads(session.get_modelmeta().custom_metadata_map.get('cifar_lit', '{}'))
-    if more or given.type != 'tensor(uint8)' or given.shape[1:] != card.get('input_shape'):
-        raise InputError(f'{path}: 입력이 {given.type} {given.shape}인 ONNX입니다. `export_onnx`로 내보낸, uint8 (N, C, H, W)를 받는 것을 주세요.')
+    properties = session.get_modelmeta().custom_metadata_map
+    card = json.loads(properties.get('cifar_lit', '{}'))
+    fits = given.type == 'tensor(uint8)' and given.shape[1:] == card.get('input_shape')
+    if more or not fits:
+        raise InputError(
+            f'{path}: 입력이 {given.type} {given.shape}인 ONNX입니다. '
+            '`export_onnx`로 내보낸, uint8 (N, C, H, W)를 받는 것을 주세요.'
+        )
     return Classifier(tuple(card['input_shape']), card['classes'], card, run)
 
+# %% ../nbs/05_share.ipynb #32e92306
 def _torch_classifier(net, card):
-    whole = PictureNet(net).eval()
-    return Classifier(tuple(card['input_shape']), card['classes'], card, torch.inference_mode()(whole))
+    run = torch.inference_mode()(PictureNet(net).eval())
+    return Classifier(tuple(card['input_shape']), card['classes'], card, run)
+
 
 def _from_safetensors(path, net):
     reader = _require('safetensors', 'export')
     try:
         with reader.safe_open(path, 'pt') as file:
-            card, weights = json.loads((file.metadata() or {}).get('cifar_lit', '{}')), {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, ValueError, reader.SafetensorError) as e: raise InputError(f'{path}: safetensors로 읽을 수 없는 파일입니다({type(e).__name__}).') from e
-    if 'input_shape' not in card: raise InputError(f'{path}: `export_safetensors`로 내보낸 파일이 아닙니다.')
-    model = LitModel(tuple(card['input_shape']), len(card['classes']), net=net or (build_net(card['net']) if card.get('net') else None))
+            card = json.loads((file.metadata() or {}).get('cifar_lit', '{}'))
+            weights = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, ValueError, reader.SafetensorError) as e:
+        raise InputError(
+            f'{path}: safetensors로 읽을 수 없는 파일입니다({type(e).__name__}).'
+        ) from e
+    if 'input_shape' not in card:
+        raise InputError(f'{path}: `export_safetensors`로 내보낸 파일이 아닙니다.')
+    if net is None and card.get('net'):
+        net = build_net(card['net'])
+    model = LitModel(tuple(card['input_shape']), len(card['classes']), net=net)
     check_state_dict(model.state_dict(), weights)
     model.load_state_dict(weights)
     return _torch_classifier(model.net, card)
 
 # %% ../nbs/05_share.ipynb #823d4b3b
 def load_model(
-    path: str, # 실행 폴더, 체크포인트(경로나 주소), *.safetensors, *.onnx
-    net: nn.Module | None = None, # 학습할 때 `net`을 주었으면 같은 구조의 신경망
-): # `Classifier`
+    path: str,  # 실행 폴더, 체크포인트(경로나 주소), *.safetensors, *.onnx
+    net: nn.Module | None = None,  # 학습할 때 `net`을 주었으면 같은 구조의 신경망
+):  # `Classifier`
     "저장된 모델을 읽는다. 읽을 수 없으면 `InputError`"
     path = find_checkpoint(path)
-    if path.endswith('.onnx'): return _from_onnx(path)
-    if path.endswith('.safetensors'): return _from_safetensors(path, net)
+    if path.endswith('.onnx'):
+        return _from_onnx(path)
+    if path.endswith('.safetensors'):
+        return _from_safetensors(path, net)
     model, card = restore_model(path, net), model_card(path)
     return _torch_classifier(model.net, card)
 
 # %% ../nbs/05_share.ipynb #6c60b1f2
 def _as_pixels(array):
     "uint8 배열 `(H, W)` 또는 `(H, W, C)`를 PIL 이미지로"
-    if array.dtype == bool: array = array * np.uint8(255)
-    if array.dtype == np.uint16: array = (array >> 8).astype(np.uint8)
-    if array.dtype.kind == 'f' and array.size and 0 <= array.min() and array.max() <= 1: array = (array * 255).round().astype(np.uint8)
-    if array.dtype != np.uint8: raise InputError(f'{array.dtype} 배열은 읽을 수 없습니다. uint8(0~255)이나 0과 1 사이의 float를 주세요.')
-    if array.ndim == 3 and array.shape[2] == 1: array = array[:, :, 0]
-    if 0 in array.shape or not (array.ndim == 2 or array.ndim == 3 and array.shape[2] in (3, 4)):
-        raise InputError(f'모양이 {array.shape}인 배열은 사진이 아닙니다. 배열은 (H, W, 3), 텐서는 (3, H, W)를 주세요.')
+    if array.dtype == bool:
+        array = array * np.uint8(255)
+    if array.dtype == np.uint16:
+        array = (array >> 8).astype(np.uint8)
+    if array.dtype.kind == 'f' and array.size and 0 <= array.min() and array.max() <= 1:
+        array = (array * 255).round().astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise InputError(
+            f'{array.dtype} 배열은 읽을 수 없습니다. '
+            'uint8(0~255)이나 0과 1 사이의 float를 주세요.'
+        )
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    flat = array.ndim == 2 or array.ndim == 3 and array.shape[2] in (3, 4)
+    if 0 in array.shape or not flat:
+        raise InputError(
+            f'모양이 {array.shape}인 배열은 사진이 아닙니다. '
+            '배열은 (H, W, 3), 텐서는 (3, H, W)를 주세요.'
+        )
     return Image.fromarray(array)
 
-def _split_array(given):
-    "텐서 `(C, H, W)`, `(N, C, H, W)`나 배열 `(H, W)`, `(H, W, C)`, `(N, H, W, C)`를 한 장씩"
-    array = given
-    if isinstance(given, torch.Tensor): array = given.detach().cpu().movedim(-3, -1).numpy() if given.ndim > 2 else given.numpy()
-    return list(array) if array.ndim == 4 else [array]
-
 # %% ../nbs/05_share.ipynb #042c08dd
+def _split_array(given):
+    "텐서 `([N,] C, H, W)`나 배열 `(H, W)`, `([N,] H, W, C)`를 한 장씩"
+    if isinstance(given, torch.Tensor):
+        given = given.detach().cpu()
+        given = (given.movedim(-3, -1) if given.ndim > 2 else given).numpy()
+    return list(given) if given.ndim == 4 else [given]
+
+# %% ../nbs/05_share.ipynb #b9d8b4ab
+def _find_files(text):
+    "폴더의 파일, 와일드카드에 맞는 파일, 또는 그 파일"
+    if os.path.isdir(text):
+        return sorted(
+            os.path.join(at, name)
+            for at, _, names in os.walk(text)
+            for name in names
+            if not name.startswith('.')
+        )
+    if glob.has_magic(text) and not os.path.exists(text):
+        return sorted(glob.glob(text, recursive=True))
+    return [text]
+
+
 def _expand(pictures):
     "(이름, 경로나 이미지나 배열)을 하나씩"
     if isinstance(pictures, (str, os.PathLike)):
         text = os.fspath(pictures)
-        if os.path.isdir(text):
-            found = sorted(os.path.join(at, name) for at, _, names in os.walk(text) for name in names if not name.startswith('.'))
-        else: found = [text] if os.path.exists(text) or not glob.has_magic(text) else sorted(glob.glob(text, recursive=True))
-        if not found: yield text, InputError(f'{text}: 사진이 없습니다.')
+        found = _find_files(text)
+        if not found:
+            yield text, InputError(f'{text}: 사진이 없습니다.')
         yield from ((path, path) for path in found)
-    elif isinstance(pictures, Image.Image): yield getattr(pictures, 'filename', '') or 'image', pictures
-    elif isinstance(pictures, (np.ndarray, torch.Tensor)): yield from ((f'[{i}]', part) for i, part in enumerate(_split_array(pictures)))
+    elif isinstance(pictures, Image.Image):
+        yield getattr(pictures, 'filename', '') or 'image', pictures
+    elif isinstance(pictures, (np.ndarray, torch.Tensor)):
+        yield from ((f'[{i}]', part) for i, part in enumerate(_split_array(pictures)))
     else:
-        for part in pictures: yield from _expand(part)
+        for part in pictures:
+            yield from _expand(part)
 
+# %% ../nbs/05_share.ipynb #5225ef9c
 def _pixels(item, size):
     "uint8 `(3, size, size)` 또는 `InputError`"
     name, picture = item
     try:
-        if isinstance(picture, InputError): return picture
-        if isinstance(picture, str): return read_picture(picture, size)
-        return fit_picture(picture if isinstance(picture, Image.Image) else _as_pixels(picture), size)
-    except InputError as e: return InputError(f'{e}: 사진으로 읽을 수 없습니다.' if isinstance(picture, str) else f'{name}: {e}')
-    except (OSError, SyntaxError, ValueError) as e: return InputError(f'{name}: 사진으로 읽을 수 없습니다({type(e).__name__}).')
+        if isinstance(picture, InputError):
+            return picture
+        if isinstance(picture, str):
+            return read_picture(picture, size)
+        if not isinstance(picture, Image.Image):
+            picture = _as_pixels(picture)
+        return fit_picture(picture, size)
+    except InputError as e:
+        if isinstance(picture, str):
+            return InputError(f'{e}: 사진으로 읽을 수 없습니다.')
+        return InputError(f'{name}: {e}')
+    except (OSError, SyntaxError, ValueError) as e:
+        return InputError(f'{name}: 사진으로 읽을 수 없습니다({type(e).__name__}).')
 
-# %% ../nbs/05_share.ipynb #b9d8b4ab
+# %% ../nbs/05_share.ipynb #2cae99a0
 @dataclass(frozen=True)
 class Prediction:
-    "사진 한 장의 답. `top`은 확률이 큰 순서의 (클래스, 확률), 읽지 못했으면 `error`에 까닭"
+    "사진 한 장의 답"
+
     name: str
-    top: tuple = ()
-    error: str | None = None
+    top: tuple = ()  # 확률이 큰 순서의 (클래스, 확률)
+    error: str | None = None  # 읽지 못했으면 까닭
 
     def __str__(self):
-        if self.error: return self.error
-        return '  '.join([*(f'{label:>10} {100 * p:5.1f} %' for label, p in self.top), self.name])
+        if self.error:
+            return self.error
+        answers = [f'{label:>10} {100 * p:5.1f} %' for label, p in self.top]
+        return '  '.join([*answers, self.name])
+
 
 def _answer(model, names, images, top_k):
     good = [image for image in images if not isinstance(image, InputError)]
-    best = iter(zip(*(part.tolist() for part in model(torch.from_numpy(np.stack(good))).topk(top_k)))) if good else iter(())
+    best = iter(())
+    if good:
+        probabilities, classes = model(torch.from_numpy(np.stack(good))).topk(top_k)
+        best = zip(classes.tolist(), probabilities.tolist())
     for name, image in zip(names, images):
-        if isinstance(image, InputError): yield Prediction(name, error=str(image))
-        else: yield Prediction(name, tuple((model.classes[k], p) for p, k in zip(*next(best))))
+        if isinstance(image, InputError):
+            yield Prediction(name, error=str(image))
+        else:
+            top = [(model.classes[k], p) for k, p in zip(*next(best))]
+            yield Prediction(name, tuple(top))
 
+# %% ../nbs/05_share.ipynb #1686ac1b
 def predict(
-    model, # `Classifier` 또는 `load_model`이 읽는 경로
-    pictures, # 경로, 폴더, 무늬, PIL 이미지, 배열, 텐서, 또는 그것들의 목록
+    model,  # `Classifier` 또는 `load_model`이 읽는 경로
+    pictures,  # 경로, 폴더, 와일드카드, PIL 이미지, 배열, 텐서, 또는 그것들의 목록
     *,
-    top_k: int = 3, # 답의 수
-    batch_size: int = 256, # 한꺼번에 메모리에 두는 장수
-): # `Prediction`의 반복자
+    top_k: int = 3,  # 답의 수
+    batch_size: int = 256,  # 한꺼번에 메모리에 두는 장수
+):  # `Prediction`의 반복자
     "사진마다 답 하나. 읽을 수 없는 사진은 `error`가 있는 답이 되고 나머지는 계속된다."
     model = model if isinstance(model, Classifier) else load_model(model)
-    if not 1 <= top_k: raise InputError(f'top_k={top_k}: 1 이상의 정수를 주세요.')
-    top_k, size, items = min(top_k, len(model.classes)), model.input_shape[-1], _expand(pictures)
+    if not 1 <= top_k:
+        raise InputError(f'top_k={top_k}: 1 이상의 정수를 주세요.')
+    top_k, size = min(top_k, len(model.classes)), model.input_shape[-1]
+    items = _expand(pictures)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         while part := list(itertools.islice(items, batch_size)):
-            yield from _answer(model, [name for name, _ in part], list(pool.map(lambda item: _pixels(item, size), part)), top_k)
+            names = [name for name, _ in part]
+            images = list(pool.map(_pixels, part, itertools.repeat(size)))
+            yield from _answer(model, names, images, top_k)
 
 # %% ../nbs/05_share.ipynb #22dddaeb
+def _json_line(answer):
+    row = {'path': answer.name}
+    if answer.error:
+        row['error'] = answer.error
+    else:
+        row['top'] = [{'class': c, 'probability': round(p, 6)} for c, p in answer.top]
+    return json.dumps(row, ensure_ascii=False)
+
+
 def classify(
-    model: str, # `load_model`이 읽는 경로
-    pictures: list[str], # 경로, 폴더, 무늬
+    model: str,  # `load_model`이 읽는 경로
+    pictures: list[str],  # 경로, 폴더, 와일드카드
     *,
-    top_k: int = 3, # 답의 수
-    as_json: bool = False, # 표 대신 JSON 줄
-): # 읽지 못한 파일의 수
-    "사진을 분류해 표준 출력에 쓴다. 읽지 못한 파일은 표준 오류에, JSON이면 `error`로 쓴다."
+    top_k: int = 3,  # 답의 수
+    as_json: bool = False,  # 표 대신 JSON 줄
+):  # 읽지 못한 파일의 수
+    "분류해 표준 출력에 쓴다. 읽지 못한 파일은 표준 오류에, JSON이면 `error`로 쓴다."
     failed = 0
     for answer in predict(model, pictures, top_k=top_k):
         failed += answer.error is not None
-        row = {'path': answer.name, **({'error': answer.error} if answer.error else {'top': [{'class': c, 'probability': round(p, 6)} for c, p in answer.top]})}
-        print(json.dumps(row, ensure_ascii=False) if as_json else answer, file=sys.stderr if answer.error and not as_json else sys.stdout)
+        if as_json:
+            print(_json_line(answer))
+        else:
+            print(answer, file=sys.stderr if answer.error else sys.stdout)
     return failed
 
 # %% ../nbs/05_share.ipynb #e1bbc720
 def _show(model, path):
     "페이지의 출력 셋: 확률, 모델이 보는 사진, 알림"
-    if not path: return None, None, ''
+    if not path:
+        return None, None, ''
     [answer] = predict(model, [str(path)], top_k=min(5, len(model.classes)))
-    if answer.error: return None, None, f'**{Path(path).name}은(는) 사진으로 읽을 수 없습니다.** 다른 파일을 올려 주세요.'
+    if answer.error:
+        name = Path(path).name
+        problem = (
+            f'**{name}은(는) 사진으로 읽을 수 없습니다.** 다른 파일을 올려 주세요.'
+        )
+        return None, None, problem
     size = model.input_shape[-1]
-    seen = Image.fromarray(read_picture(str(path), size).transpose(1, 2, 0)).resize((8 * size, 8 * size), Image.Resampling.NEAREST)
-    return dict(answer.top), seen, ''
+    seen = Image.fromarray(read_picture(str(path), size).transpose(1, 2, 0))
+    large = seen.resize((8 * size, 8 * size), Image.Resampling.NEAREST)
+    return dict(answer.top), large, ''
 
+
+def _path_as_given(payload):
+    "읽을 수 없는 파일도 우리말로 알릴 수 있게 그대로 받는다."
+    return payload and payload.path
+
+# %% ../nbs/05_share.ipynb #4afe0e8f
 def build_app(
-    model, # `Classifier` 또는 `load_model`이 읽는 경로
-): # `gradio.Blocks`
+    model,  # `Classifier` 또는 `load_model`이 읽는 경로
+):  # `gradio.Blocks`
     "사진을 올리면 확률과 모델이 보는 사진을 보여 주는 페이지"
-    os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False') # 밖으로 아무것도 보내지 않는다.
+    # 밖으로 아무것도 보내지 않는다.
+    os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')
     gr = _require('gradio', 'app')
     model = model if isinstance(model, Classifier) else load_model(model)
+    size, classes = model.input_shape[-1], ', '.join(model.classes)
+    upload = dict(type='filepath', sources=['upload', 'clipboard'], height=320)
+    view = dict(interactive=False, format='png', buttons=[], height=280)
 
     with gr.Blocks(title='cifar_lit', analytics_enabled=False) as app:
-        gr.Markdown(f'# 이것은 무엇일까요?\n{", ".join(model.classes)} 가운데에서 고릅니다. 학습 데이터: {model.card["data"]}')
+        gr.Markdown(
+            f'# 이것은 무엇일까요?\n{classes} 가운데에서 고릅니다. '
+            f'학습 데이터: {model.card["data"]}'
+        )
         with gr.Row():
-            given = gr.Image(type='filepath', sources=['upload', 'clipboard'], label='사진 (끌어다 놓거나 붙여 넣으세요)', height=320)
-            given.preprocess = lambda payload: payload and payload.path # 읽을 수 없는 파일도 우리말로 알릴 수 있게 그대로 받는다.
+            given = gr.Image(label='사진 (끌어다 놓거나 붙여 넣으세요)', **upload)
+            given.preprocess = _path_as_given
             with gr.Column():
                 note = gr.Markdown()
                 label = gr.Label(label='확률')
-                seen = gr.Image(label=f'모델이 보는 {model.input_shape[-1]}×{model.input_shape[-1]}', height=280, interactive=False, format='png', buttons=[])
-        given.change(lambda path: _show(model, path), given, [label, seen, note], api_name='classify')
+                seen = gr.Image(label=f'모델이 보는 {size}×{size}', **view)
+        shown = [label, seen, note]
+        given.change(lambda path: _show(model, path), given, shown, api_name='classify')
     return app
 
 # %% ../nbs/05_share.ipynb #36e5641f
 def serve(
-    model: str, # `load_model`이 읽는 경로
+    model: str,  # `load_model`이 읽는 경로
     *,
-    host: str = '127.0.0.1', # 다른 컴퓨터에서도 열게 하려면 '0.0.0.0'
-    port: int = 7860, # 쓸 포트
+    host: str = '127.0.0.1',  # 다른 컴퓨터에서도 열게 하려면 '0.0.0.0'
+    port: int = 7860,  # 쓸 포트
 ):
     "페이지를 띄우고 Ctrl+C를 기다린다. `cifar-lit app`"
     app, gr = build_app(model), _require('gradio', 'app')
+    fonts = ['system-ui', 'Apple SD Gothic Neo', 'Malgun Gothic', 'Noto Sans KR']
+    theme = gr.themes.Soft(font=[*fonts, 'sans-serif'], font_mono=['monospace'])
+    settings = dict(share=False, ssr_mode=False, quiet=True, prevent_thread_lock=True)
     try:
-        fonts = ['system-ui', 'Apple SD Gothic Neo', 'Malgun Gothic', 'Noto Sans KR', 'sans-serif']
-        theme = gr.themes.Soft(font=fonts, font_mono=['monospace'])
-        _, url, _ = app.launch(server_name=host, server_port=port, share=False, theme=theme, footer_links=[], max_file_size='50mb',
-                               ssr_mode=False, quiet=True, prevent_thread_lock=True)
-    except OSError as e: raise InputError(f'{host}:{port}에서 열 수 없습니다({e}). --port에 다른 번호를 주세요.') from e
+        _, url, _ = app.launch(
+            server_name=host,
+            server_port=port,
+            theme=theme,
+            footer_links=[],
+            max_file_size='50mb',
+            **settings,
+        )
+    except OSError as e:
+        raise InputError(
+            f'{host}:{port}에서 열 수 없습니다({e}). --port에 다른 번호를 주세요.'
+        ) from e
     print(f'{url} 에서 열었습니다. Ctrl+C로 끝냅니다.', flush=True)
     app.block_thread()

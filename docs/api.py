@@ -1,17 +1,31 @@
-"""공개 이름의 API 문서. 모듈의 소스와 그 주석(docments)을 읽으므로 torch를 불러오지 않는다.
+"""공개 이름의 API 문서. 모듈의 소스와 그 주석(docments)을 읽으므로 torch가 필요 없다.
 
-Sphinx의 autodoc은 매개변수의 주석을 모르고, fastcore의 docments는 타입이 없는 반환값의 주석(`): # …`)을 버린다."""
+Sphinx의 autodoc은 매개변수의 주석을 모르고,
+fastcore의 docments는 타입이 없는 반환값의 주석(`): # …`)을 버린다.
+"""
 
 import ast
 import io
-import re
 import tokenize
 from pathlib import Path
 
-import nbformat
-from nbdev_format import GITHUB, SETTINGS, definitions, label
+from nbdev_format import (
+    GITHUB,
+    INDEX,
+    INSIDE,
+    PARTS,
+    SETTINGS,
+    STORY,
+    definitions,
+    groups,
+    headings,
+    label,
+    module_of,
+)
 
-LIBRARY = Path(__file__).parent.parent / SETTINGS['lib_path']
+LIBRARY = SETTINGS['lib_path']
+ROOT = Path(__file__).parent.parent
+OUTER, INNER = '`' * 6, '`' * 5  # 클래스의 울타리 안에 메서드의 울타리가 든다.
 
 
 def _name(node):
@@ -26,247 +40,226 @@ def _comments(source):
     }
 
 
+def _escaped(text):
+    return text.replace('|', r'\|')
+
+
 def _code(text):
-    return f'`{text}`'.replace('|', r'\|') if text else ''
+    return f'`{_escaped(text)}`' if text else ''
+
+
+def _unparsed(node):
+    return ast.unparse(node) if node else ''
+
+
+def _starred(arguments):
+    "받는 순서대로 (별표, 인자)"
+    plain = [('', x) for x in arguments.posonlyargs + arguments.args]
+    named = [('', x) for x in arguments.kwonlyargs]
+    rest = [('*', arguments.vararg)] if arguments.vararg else []
+    options = [('**', arguments.kwarg)] if arguments.kwarg else []
+    return plain + rest + named + options
+
+
+def _defaults(arguments):
+    plain = [x.arg for x in arguments.posonlyargs + arguments.args]
+    named = [x.arg for x in arguments.kwonlyargs]
+    last = plain[len(plain) - len(arguments.defaults) :]
+    given = dict(zip(last, arguments.defaults))
+    return given | {x: d for x, d in zip(named, arguments.kw_defaults) if d}
 
 
 def _parameters(function, comments, skip):
-    "(이름, 타입, 기본값, 뜻)과 반환값의 타입, 뜻"
-    a = function.args
-    plain = a.posonlyargs + a.args
-    defaults = dict(zip([x.arg for x in plain][::-1], a.defaults[::-1])) | {
-        x.arg: d for x, d in zip(a.kwonlyargs, a.kw_defaults) if d
-    }
-    order = (
-        [('', x) for x in plain]
-        + [('*', a.vararg)] * bool(a.vararg)
-        + [('', x) for x in a.kwonlyargs]
-        + [('**', a.kwarg)] * bool(a.kwarg)
-    )
-    header, rows = function.lineno, []
-    for star, x in order[skip:]:
-        default = defaults.get(x.arg)
-        last = max(x.end_lineno, default.end_lineno if default else 0)
-        alone = (
-            last > function.lineno
-            and sum(max(y.end_lineno, 0) == x.end_lineno for _, y in order) == 1
-        )
-        rows.append(
-            (
-                star + x.arg,
-                ast.unparse(x.annotation) if x.annotation else '',
-                ast.unparse(default) if default else '',
-                comments.get(last, '') if alone else '',
-            )
-        )
-        header = max(header, last + 1) if alone else header
-    meaning = next(
-        (
-            comments[n]
-            for n in range(header, function.body[0].lineno)
-            if n in comments and n > function.lineno
-        ),
-        '',
-    )
-    return rows, (ast.unparse(function.returns) if function.returns else '', meaning)
+    "(이름, 타입, 기본값, 뜻)과 반환값의 (타입, 뜻)"
+    starred, defaults = _starred(function.args), _defaults(function.args)
+    ends = [argument.end_lineno for _, argument in starred]
+    rows, header = [], function.lineno
+    for star, argument in starred[skip:]:
+        default = defaults.get(argument.arg)
+        last = max(x.end_lineno for x in (argument, default) if x)
+        # 한 줄에 인자가 하나일 때만 그 줄의 주석이 그 인자의 뜻이다.
+        alone = last > function.lineno and ends.count(argument.end_lineno) == 1
+        meaning = comments.get(last, '') if alone else ''
+        kind = _unparsed(argument.annotation)
+        rows.append((star + argument.arg, kind, _unparsed(default), meaning))
+        if alone:
+            header = max(header, last + 1)
+    after = range(max(header, function.lineno + 1), function.body[0].lineno)
+    meaning = next((comments[line] for line in after if line in comments), '')
+    return rows, (_unparsed(function.returns), meaning)
 
 
 def _table(rows, returned):
     lines = []
-    if any(row[1] or row[3] for row in rows):
+    if any(kind or meaning for _, kind, _, meaning in rows):
         lines = ['| 매개변수 | 타입 | 기본값 | 뜻 |', '|---|---|---|---|']
-        lines += [
-            f'| `{name}` | {_code(kind)} | {_code(default)} | {meaning.replace("|", chr(92) + "|")} |'
-            for name, kind, default, meaning in rows
-        ]
+        for name, kind, default, meaning in rows:
+            cells = [f'`{name}`', _code(kind), _code(default), _escaped(meaning)]
+            lines.append(f'| {" | ".join(cells)} |')
     if any(returned):
-        lines += [
-            '',
-            '**반환값**: ' + ', '.join(filter(None, [_code(returned[0]), returned[1]])),
-        ]
+        kind, meaning = returned
+        both = [text for text in (_code(kind), meaning) if text]
+        lines += ['', f'**반환값**: {", ".join(both)}']
     return '\n'.join(lines)
 
 
 def _signature(function, skip):
-    args = ast.parse(f'def f({ast.unparse(function.args)}): 0').body[0].args
+    "타입은 표에 있으므로 뺀다."
+    arguments = ast.parse(f'def f({ast.unparse(function.args)}): 0').body[0].args
     if skip:
-        (args.posonlyargs or args.args).pop(0)
-    for x in ast.walk(args):
-        if isinstance(x, ast.arg):
-            x.annotation = None  # 타입은 아래의 표에 있다.
-    return f'({ast.unparse(args)})'
+        (arguments.posonlyargs or arguments.args).pop(0)
+    for node in ast.walk(arguments):
+        if isinstance(node, ast.arg):
+            node.annotation = None
+    return f'({ast.unparse(arguments)})'
 
 
 def _directive(kind, signature, body, fence, module=''):
-    return (
-        f'{fence}{{py:{kind}}} {signature}\n'
-        + (f':module: {module}\n' if module else '')
-        + f'\n{body.strip()}\n{fence}\n'
-    )
+    option = f':module: {module}\n' if module else ''
+    return f'{fence}{{py:{kind}}} {signature}\n{option}\n{body.strip()}\n{fence}\n'
 
 
-def _members(node, comments, module):
-    fields = (
-        [x for x in node.body if isinstance(x, ast.AnnAssign)]
-        if any('dataclass' in ast.unparse(d) for d in node.decorator_list)
-        else []
-    )
-    rows = [
-        (
-            x.target.id,
-            ast.unparse(x.annotation),
-            ast.unparse(x.value)
-            if x.value and 'field(' not in ast.unparse(x.value)
-            else '',
-            comments.get(x.end_lineno, ''),
-        )
-        for x in fields
-    ]
-    init = next(
-        (
-            x
-            for x in node.body
-            if isinstance(x, ast.FunctionDef) and x.name == '__init__'
-        ),
-        None,
-    )
-    if init:
-        rows, _ = _parameters(init, comments, 1)
-    signature = (
-        _signature(init, 1)
-        if init
-        else f'({", ".join(row[0] + ("=" + row[2] if row[2] else "") for row in rows)})'
-        if rows
-        else ''
-    )
-    methods = [
-        x
-        for x in node.body
-        if isinstance(x, ast.FunctionDef)
-        and not x.name.startswith('_')
-        and ast.get_docstring(x)
-    ]
-    bodies = []
-    for x in methods:
-        kind = (
-            'property'
-            if any(ast.unparse(d).endswith('property') for d in x.decorator_list)
-            else 'method'
-        )
-        static = any(ast.unparse(d) == 'staticmethod' for d in x.decorator_list)
-        body = (
-            ast.get_docstring(x)
-            + '\n\n'
-            + _table(*_parameters(x, comments, 0 if static else 1))
-        )
-        bodies.append(
-            _directive(
-                kind,
-                x.name
-                + ('' if kind == 'property' else _signature(x, 0 if static else 1)),
-                body,
-                '`````',
+def _decorated(node, *names):
+    return any(ast.unparse(d).endswith(names) for d in node.decorator_list)
+
+
+def _fields(node, comments):
+    "데이터클래스의 (이름, 타입, 기본값, 뜻)"
+    rows = []
+    for field in node.body:
+        if isinstance(field, ast.AnnAssign):
+            default = _unparsed(field.value)
+            default = '' if 'field(' in default else default
+            kind, meaning = (
+                ast.unparse(field.annotation),
+                comments.get(field.end_lineno),
             )
-        )
-    return signature, _table(rows, ('', '')), '\n'.join(bodies)
+            rows.append((field.target.id, kind, default, meaning or ''))
+    return rows
 
 
-def _entry(node, source, comments, module, path, where):
-    name = _name(node)
-    chapter = f'[{where[name]}](#{label(path.stem, name)})' if name in where else ''
-    links = f'{chapter} · [소스]({GITHUB}/{SETTINGS["lib_path"]}/{path.name}#L{node.lineno}-L{node.end_lineno})'
-    if isinstance(node, ast.ClassDef):
-        signature, table, methods = _members(node, comments, module)
-        return _directive(
-            'class',
-            name + signature,
-            '\n\n'.join([ast.get_docstring(node) or '', table, links, methods]),
-            '``````',
-            module,
-        )
-    if isinstance(node, ast.FunctionDef):
-        body = '\n\n'.join(
-            [
-                ast.get_docstring(node) or '',
-                _table(*_parameters(node, comments, 0)),
-                links,
-            ]
-        )
-        return _directive(
-            'function', name + _signature(node, 0), body, '``````', module
-        )
+def _constructor(node, comments):
+    "클래스의 서명과 매개변수의 표"
+    methods = [x for x in node.body if isinstance(x, ast.FunctionDef)]
+    for method in methods:
+        if method.name == '__init__':
+            rows, _ = _parameters(method, comments, 1)
+            return _signature(method, 1), _table(rows, ('', ''))
+    if not any('dataclass' in ast.unparse(d) for d in node.decorator_list):
+        return '', ''
+    rows = _fields(node, comments)
+    given = [name + (default and f'={default}') for name, _, default, _ in rows]
+    return f'({", ".join(given)})', _table(rows, ('', ''))
+
+
+def _method(method, comments):
+    skip = 0 if _decorated(method, 'staticmethod') else 1
+    table = _table(*_parameters(method, comments, skip))
+    body = f'{ast.get_docstring(method)}\n\n{table}'
+    if _decorated(method, 'property'):
+        return _directive('property', method.name, body, INNER)
+    signature = method.name + _signature(method, skip)
+    return _directive('method', signature, body, INNER)
+
+
+def _class(node, comments, links):
+    signature, table = _constructor(node, comments)
+    methods = [
+        _method(method, comments)
+        for method in node.body
+        if isinstance(method, ast.FunctionDef)
+        and not method.name.startswith('_')
+        and ast.get_docstring(method)
+    ]
+    described = [ast.get_docstring(node) or '', table, links, '\n'.join(methods)]
+    return 'class', node.name + signature, '\n\n'.join(described)
+
+
+def _function(node, comments, links):
+    table = _table(*_parameters(node, comments, 0))
+    described = [ast.get_docstring(node) or '', table, links]
+    return 'function', node.name + _signature(node, 0), '\n\n'.join(described)
+
+
+def _data(node, links):
     value = ast.unparse(node.value)
-    body = (
-        f'```python\n{value}\n```'
-        if len(value) > 70 or isinstance(node.value, ast.Dict)
-        else f'`{value}`'
-    ) + f'\n\n{links}'
-    return _directive('data', name, body, '``````', module)
+    long = len(value) > 70 or isinstance(node.value, ast.Dict)
+    shown = f'```python\n{value}\n```' if long else f'`{value}`'
+    return 'data', _name(node), f'{shown}\n\n{links}'
 
 
-def public(path):
-    "모듈의 `__all__`과, 그 이름들을 정의하는 문장"
-    tree = ast.parse(path.read_text(encoding='utf-8')).body
-    named = {
-        _name(x): x
-        for x in tree
-        if isinstance(x, (ast.ClassDef, ast.FunctionDef))
-        or isinstance(x, ast.Assign)
-        and isinstance(x.targets[0], ast.Name)
-    }
+def _entry(node, comments, module, links):
+    if isinstance(node, ast.ClassDef):
+        kind, signature, body = _class(node, comments, links)
+    elif isinstance(node, ast.FunctionDef):
+        kind, signature, body = _function(node, comments, links)
+    else:
+        kind, signature, body = _data(node, links)
+    return _directive(kind, signature, body, OUTER, module)
+
+
+def _public(source):
+    "모듈의 `__all__`이 드는 이름들을 정의하는 문장"
+    named = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            named[node.name] = node
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            named[node.targets[0].id] = node
     return [named[name] for name in ast.literal_eval(named['__all__'].value)]
 
 
-def modules():
-    "장의 순서대로 (모듈 파일, 노트북 이름)"
-    found = [
-        (path, re.search(r'nbs/(\w+)\.ipynb', path.read_text(encoding='utf-8')))
-        for path in LIBRARY.glob('[!_]*.py')
-    ]
-    return sorted(
-        ((path, notebook[1]) for path, notebook in found if notebook),
-        key=lambda pair: pair[1],
-    )
+def _headings_of_names(notebook, title):
+    "이름마다 그것을 정의하는 셀 위의 제목"
+    where, heading = {}, title
+    for cell in notebook.cells:
+        if cell.cell_type == 'markdown':
+            heading = (headings(cell.source) or [heading])[-1]
+        else:
+            where |= dict.fromkeys(definitions(cell.source), heading)
+    return where
 
 
-def page(notebooks):
-    text = [
+def _section(name, notebook, short):
+    "노트북 하나가 만드는 모듈"
+    module = module_of(notebook)
+    path = f'{LIBRARY}/{module.replace(".", "/")}.py'
+    source = (ROOT / path).read_text(encoding='utf-8')
+    comments, nodes = _comments(source), _public(source)
+    title = headings(notebook.cells[0].source)[0]
+    where = _headings_of_names(notebook, title)
+    qualified = f'{LIBRARY}.{module}'
+    if name.startswith(PARTS):
+        home = f'{INSIDE}: [{short}]({name}.ipynb)'
+        where = {
+            defined: heading if heading == title else f'{short}: {heading}'
+            for defined, heading in where.items()
+        }
+    else:
+        home = f'장: [{name[:2]} {title}]({name}.ipynb)'
+        where = {x: f'{name[:2]}장 {heading}' for x, heading in where.items()}
+    names = [f'[`{_name(node)}`](#{qualified}.{_name(node)})' for node in nodes]
+    blocks = [f'## {qualified}', ast.get_docstring(ast.parse(source)) or '', home]
+    blocks.append(' · '.join(names))
+    for node in nodes:
+        lines = f'#L{node.lineno}-L{node.end_lineno}'
+        links = [f'[소스]({GITHUB}/{path}{lines})']
+        if _name(node) in where:
+            anchor = label(module, _name(node))
+            links.insert(0, f'[{where[_name(node)]}](#{anchor})')
+        blocks.append(_entry(node, comments, qualified, ' · '.join(links)))
+    return blocks
+
+
+def api_page(notebooks):
+    blocks = [
         '# API',
-        f'`{SETTINGS["lib_path"]}`의 공개 이름입니다.',
-        '모듈마다 그것을 만드는 장이 있고, 이름마다 그것을 정의하는 셀로 가는 링크가 있습니다.',
+        f'`{LIBRARY}`의 공개 이름입니다.',
+        '모듈마다 그것을 만드는 노트북이 있고, '
+        '이름마다 그것을 정의하는 셀로 가는 링크가 있습니다.',
     ]
-    for path, stem in modules():
-        cells, where, heading = (
-            nbformat.read(Path(notebooks, f'{stem}.ipynb'), 4).cells,
-            {},
-            '',
-        )
-        title = re.match('# (.*)', cells[0].source)[1]
-        for cell in cells:
-            if cell.cell_type == 'markdown':
-                heading = (
-                    re.findall(r'^#+ (.*)', cell.source, flags=re.M) or [heading]
-                )[-1]
-            else:
-                where |= {
-                    name: f'{stem[:2]}장 {heading}' for name in definitions(cell.source)
-                }
-        source, module = (
-            path.read_text(encoding='utf-8'),
-            f'{SETTINGS["lib_path"]}.{path.stem}',
-        )
-        text += [
-            f'## {module}',
-            f'{ast.get_docstring(ast.parse(source)) or ""}',
-            f'장: [{stem[:2]} {title}]({stem}.ipynb)',
-        ]
-        text += [
-            ' · '.join(
-                f'[`{name}`](#{module}.{name})' for name in map(_name, public(path))
-            )
-        ]
-        text += [
-            _entry(node, source, _comments(source), module, path, where)
-            for node in public(path)
-        ]
-    return '\n\n'.join(text) + '\n'
+    listed = groups(notebooks[INDEX])
+    for name, short in (listed[STORY] | listed[INSIDE]).items():
+        if module_of(notebooks[name]):
+            blocks += _section(name, notebooks[name], short)
+    return '\n\n'.join(blocks) + '\n'

@@ -5,42 +5,40 @@ import sys
 import tempfile
 from pathlib import Path
 
-from api import page
+import nbformat
+from api import api_page
+from nbdev_format import read_notebooks, to_page
 from sphinx.cmd.build import main
 
 
-def build(notebooks, output):
-    with (
-        tempfile.TemporaryDirectory() as folder
-    ):  # 만든 쪽이 nbs/에 남지 않게 따로 모은다.
-        pages = Path(folder, 'pages')
+def write_pages(notebooks, folder):
+    "Sphinx가 읽을 쪽과 그림을 쓴다."
+    for name, notebook in notebooks.items():
+        page, files = to_page(notebook, name)
+        path = folder / f'{name}.ipynb'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(page, path)
+        for picture, content in files.items():
+            (folder / picture).parent.mkdir(exist_ok=True)
+            (folder / picture).write_bytes(content)
+    (folder / 'api.md').write_text(api_page(notebooks), encoding='utf-8')
+
+
+def build(source, output):
+    # 만든 쪽이 nbs/에 남지 않게 따로 모은다.
+    with tempfile.TemporaryDirectory() as folder:
+        pages, site = Path(folder, 'pages'), Path(folder, 'site')
         pages.mkdir()
-        for path in sorted(Path(notebooks).glob('*.ipynb')):
-            shutil.copy(path, pages)
-        (pages / 'api.md').write_text(page(pages), encoding='utf-8')
-        site, here = Path(folder, 'site'), Path(__file__).parent
-        failed = main(
-            [
-                '-W',
-                '-q',
-                '--keep-going',
-                '-b',
-                'html',
-                '-c',
-                str(here),
-                '-d',
-                str(Path(folder, 'doctrees')),
-                str(pages),
-                str(site),
-            ]
-        )
+        write_pages(read_notebooks(source), pages)
+        strict = ['-W', '-q', '--keep-going']
+        places = ['-c', str(Path(__file__).parent), '-d', str(Path(folder, 'doctrees'))]
+        failed = main([*strict, *places, '-b', 'html', str(pages), str(site)])
         if failed:
             return failed
         if Path(output).exists():
             shutil.rmtree(output)
-        shutil.copytree(
-            site, output, ignore=shutil.ignore_patterns('_sources', '.buildinfo')
-        )
+        leftovers = shutil.ignore_patterns('_sources', '.buildinfo')
+        shutil.copytree(site, output, ignore=leftovers)
         return 0
 
 

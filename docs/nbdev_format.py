@@ -1,23 +1,64 @@
-"""nbdev 노트북을 문서로 읽는다: `#| hide` 셀은 감추고, 나머지 `#|` 줄은 지우고, 링크와 대체 글을 붙인다."""
+"""nbdev 노트북을 사이트의 쪽으로 바꾼다.
+
+`#| hide` 셀은 감추고, 나머지 `#|` 줄은 지우고, 링크와 대체 글과 붙은 그림을 고친다.
+"""
 
 import ast
+import base64
+import hashlib
+import posixpath
 import re
 from configparser import ConfigParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
+from nbformat.v4 import new_markdown_cell
 
 _config = ConfigParser()
 _config.read(Path(__file__).parent.parent / 'settings.ini', encoding='utf-8')
 SETTINGS = _config['DEFAULT']
 REPO = f'{SETTINGS["user"]}/{SETTINGS["repo"]}/blob/{SETTINGS["branch"]}'
-GITHUB, COLAB = (
-    f'https://github.com/{REPO}',
-    f'https://colab.research.google.com/github/{REPO}',
-)
+GITHUB = f'https://github.com/{REPO}'
+COLAB = f'https://colab.research.google.com/github/{REPO}'
+INDEX = 'index'
+STORY, INSIDE = '이야기', '속 들여다보기'
+PARTS = 'parts/'
+_NOTEBOOK = r'((?:\w+/)*\w+)\.ipynb'
 _BADGE = re.compile(
-    r'\[!\[[^\]]*\]\([^)]*colab-badge\.svg\)\]\([^)]*/nbs/([^/)]+\.ipynb)\)'
+    rf'\[!\[[^\]]*\]\([^)]*colab-badge\.svg\)\]\([^)]*/nbs/{_NOTEBOOK}\)'
 )
+_IN_REPOSITORY = re.compile(
+    rf'\]\({re.escape(GITHUB)}/nbs/{_NOTEBOOK}(#[^)]*)?\)(?!\{{)'
+)
+_IN_LIST = re.compile(rf'\[([^\[\]]+)\]\((?:{re.escape(GITHUB)}/nbs/)?{_NOTEBOOK}\)')
+_ANCHOR = re.compile(r'(?<=\.ipynb)#([^)\s]+)(?=\))')
+_ATTACHMENT = re.compile(r'(?<=\]\()attachment:([^)\s]+)')
+
+
+def read_notebooks(folder):
+    "`{'parts/toy': 노트북}`. `.`이나 `_`로 시작하는 폴더는 보지 않는다."
+    found = {}
+    for path in sorted(Path(folder).rglob('*.ipynb')):
+        name = path.relative_to(folder).with_suffix('').as_posix()
+        if not re.search(r'(^|/)[._]', name):
+            found[name] = nbformat.read(path, as_version=4)
+    return found
+
+
+def groups(index):
+    "첫 쪽이 차례로 드는 노트북의 제목: `{'이야기': {이름: 제목}, '속 들여다보기': …}`"
+    prose = [cell.source for cell in index.cells if cell.cell_type == 'markdown']
+    lines = '\n'.join(prose).splitlines()
+    titles = {}
+    # 표와 목록이 먼저이다. 글 속의 링크는 거기 없는 노트북에만 제목을 준다.
+    for line in sorted(lines, key=lambda line: not re.match(r'\s*([|*-]|\d+\.)', line)):
+        for title, name in _IN_LIST.findall(line):
+            titles.setdefault(name, title)
+    titles.pop(INDEX, None)
+    inside = {name: title for name, title in titles.items() if name.startswith(PARTS)}
+    story = {name: title for name, title in titles.items() if name not in inside}
+    return {STORY: story, INSIDE: inside}
 
 
 def definitions(source):
@@ -25,28 +66,67 @@ def definitions(source):
     if not source.startswith('#| export'):
         return []
     tree = ast.parse(re.sub(r'^\s*[%!].*$', '', source, flags=re.M)).body
-    names = [getattr(node, 'name', None) for node in tree] + [
-        t.id
-        for node in tree
-        if isinstance(node, ast.Assign)
-        for t in node.targets
-        if isinstance(t, ast.Name)
-    ]
+    names = [getattr(node, 'name', None) for node in tree]
+    for node in tree:
+        if isinstance(node, ast.Assign):
+            names += [t.id for t in node.targets if isinstance(t, ast.Name)]
     return [name for name in names if name and not name.startswith('_')]
 
 
+def module_of(notebook):
+    "노트북이 만드는 모듈: `data`, `parts.toy`. 없으면 빈 글"
+    for cell in notebook.cells:
+        if cell.source.startswith('#| default_exp'):
+            return cell.source.split()[-1]
+    return ''
+
+
 def label(module, name):
-    return f'def-{module}-{name.lower()}'
+    return f'def-{module.replace(".", "-")}-{name.lower()}'
 
 
-def _links(text, chapter):
-    "Colab 배지는 바깥 그림 대신 글자로, 저장소의 장을 가리키는 링크는 사이트 안으로"
-    both = lambda name: (
-        f'[Colab에서 열기]({COLAB}/nbs/{name}){{.badge}}'
-        + (f' [GitHub에서 소스 보기]({GITHUB}/nbs/{name}){{.badge}}' if chapter else '')
-    )
-    text = _BADGE.sub(lambda found: both(found[1]), text)
-    return re.sub(re.escape(GITHUB) + r'/nbs/(\w+\.ipynb)\)(?!\{)', r'\1)', text)
+def headings(source):
+    "마크다운의 제목. 코드 블록의 주석은 세지 않는다."
+    prose = re.sub(r'^```.*?^```', '', source, flags=re.M | re.S)
+    return re.findall(r'^#+ (.*)', prose, flags=re.M)
+
+
+def _badges(name, whole):
+    colab = f'[Colab에서 열기]({COLAB}/nbs/{name}.ipynb){{.badge}}'
+    source = f'[GitHub에서 소스 보기]({GITHUB}/nbs/{name}.ipynb){{.badge}}'
+    return f'{colab} {source}' if whole else colab
+
+
+def _slug(anchor):
+    "GitHub처럼. JupyterLab의 앵커는 대문자와 문장 부호를 그대로 둔다."
+    return re.sub(r'[^\w-]', '', unquote(anchor).lower())
+
+
+def _links(text, name):
+    "배지는 바깥 그림 대신 글자로, 저장소의 노트북을 가리키는 링크는 사이트 안으로"
+
+    def inside(found):
+        path = posixpath.relpath(f'{found[1]}.ipynb', posixpath.dirname(name) or '.')
+        return f']({path}{found[2] or ""})'
+
+    text = _BADGE.sub(lambda found: _badges(found[1], name != INDEX), text)
+    text = _IN_REPOSITORY.sub(inside, text)
+    return _ANCHOR.sub(lambda found: f'#{_slug(found[1])}', text)
+
+
+def _attachments(cell, name, files):
+    "셀에 붙은 그림을 쪽 옆의 파일로"
+
+    def beside(found):
+        (data,) = cell.attachments[unquote(found[1])].values()
+        content = base64.b64decode(data)
+        suffix = posixpath.splitext(unquote(found[1]))[1]
+        path = f'{name}_files/{hashlib.sha256(content).hexdigest()[:16]}{suffix}'
+        files[path] = content
+        return posixpath.relpath(path, posixpath.dirname(name) or '.')
+
+    cell.source = _ATTACHMENT.sub(beside, cell.source)
+    cell.pop('attachments', None)
 
 
 def _sentence(text):
@@ -54,59 +134,44 @@ def _sentence(text):
     lines = [
         line
         for line in text.splitlines()
-        if line.strip() and not re.match(r'[#>|`\[]|\s*[-\d]', line)
+        if line.strip() and not re.match(r'[#>|`\[!]|\s*[-\d]', line)
     ]
     return re.sub(r'[`*]|\[(?=[^\]]*\]\()|\]\([^)]*\)', '', lines[-1]) if lines else ''
 
 
-def read(text):
-    notebook, cells, heading, prose, module = (
-        nbformat.reads(text, as_version=4),
-        [],
-        '',
-        '',
-        '',
-    )
-    index = notebook.cells[0].source.startswith('# cifar_lit')
-    for cell in notebook.cells:
+def _toctrees(index):
+    "옆의 목차는 첫 쪽의 차례와 같다."
+    lines = []
+    for caption, titles in groups(index).items():
+        if titles:
+            lines += ['```{toctree}', ':hidden:', f':caption: {caption}', '']
+            lines += [f'{title} <{name}>' for name, title in titles.items()]
+            lines += ['```', '']
+    return '\n'.join([*lines, '```{toctree}', ':hidden:', '', 'api', '```'])
+
+
+def to_page(notebook, name):
+    "쪽이 될 노트북과, 그 옆에 둘 그림 `{경로: 내용}`"
+    page, files = nbformat.from_dict(notebook), {}
+    module = module_of(notebook)
+    cells, heading, prose = [], '', ''
+    for cell in page.cells:
         if cell.cell_type == 'markdown':
-            heading = (re.findall(r'^#+ (.*)', cell.source, flags=re.M) or [heading])[
-                -1
-            ]
+            heading = (headings(cell.source) or [heading])[-1]
             prose = _sentence(cell.source) or prose
-            cell.source = _links(cell.source, not index)
+            cell.source = _links(cell.source, name)
+            _attachments(cell, name, files)
         elif cell.cell_type == 'code':
             lines = cell.source.splitlines()
-            if cell.source.startswith('#| default_exp'):
-                module = cell.source.split()[-1]
             if not lines or lines[0].startswith(('#| hide', '#| default_exp')):
                 continue
-            for name in definitions(cell.source):
-                cells.append(nbformat.v4.new_markdown_cell(f'({label(module, name)})='))
+            for defined in definitions(cell.source):
+                cells.append(new_markdown_cell(f'({label(module, defined)})='))
             cell.metadata['mystnb'] = {'image': {'alt': f'{heading}: {prose}'}}
-            cell.source = '\n'.join(
-                line for line in lines if not line.startswith(('#| ', '# NBVAL_'))
-            )
+            kept = [line for line in lines if not line.startswith(('#| ', '# NBVAL_'))]
+            cell.source = '\n'.join(kept)
         cells.append(cell)
-    if index:  # 옆의 목차는 첫 쪽의 차례와 같다.
-        chapters = dict.fromkeys(
-            re.findall(
-                r'\[(\d\d [^\]]+)\]\((\w+)\.ipynb\)',
-                '\n'.join(cell.source for cell in cells),
-            )
-        )
-        cells.append(
-            nbformat.v4.new_markdown_cell(
-                '\n'.join(
-                    [
-                        '```{toctree}',
-                        ':hidden:',
-                        *(f'{title} <{name}>' for title, name in chapters),
-                        'api',
-                        '```',
-                    ]
-                )
-            )
-        )
-    notebook.cells = cells
-    return notebook
+    if name == INDEX:
+        cells.append(new_markdown_cell(_toctrees(notebook)))
+    page.cells = cells
+    return page, files

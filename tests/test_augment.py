@@ -1,11 +1,15 @@
-"""증강과 순서는 씨앗과 에포크와 이미지로만 정해진다: 프로세스의 수, 이어서 학습하기."""
+"""증강과 순서는 시드와 에포크와 이미지로만 정해진다.
+
+프로세스의 수가 바뀌어도, 이어서 학습해도 같다.
+"""
 
 import lightning.pytorch as pl
 import pytest
 import torch
 
-from cifar_lit.data import CIFAR10DataModule, InputError
+from cifar_lit.data import CIFAR10DataModule
 from cifar_lit.model import LitModel
+from cifar_lit.parts.files import InputError
 
 ON = dict(flip='alternating', crop=4, cutout=8)
 
@@ -19,11 +23,10 @@ class Record(pl.Callback):
 
 
 def train(toy_folder, tmp_path, epochs, ckpt_path=None, **changes):
+    "Trainer와 학습에 쓰인 배치들"
     pl.seed_everything(3, verbose=False)
-    record, dm = (
-        Record(),
-        CIFAR10DataModule(16, source=str(toy_folder), **ON, **changes),
-    )
+    record = Record()
+    dm = CIFAR10DataModule(16, source=str(toy_folder), **{**ON, **changes})
     trainer = pl.Trainer(
         max_epochs=epochs,
         callbacks=[record],
@@ -38,34 +41,33 @@ def train(toy_folder, tmp_path, epochs, ckpt_path=None, **changes):
     return trainer, record.seen
 
 
+def same(tensors, others):
+    return all(map(torch.equal, tensors, others))
+
+
+def same_weights(trainer, other):
+    models = trainer.lightning_module, other.lightning_module
+    return same(*(model.parameters() for model in models))
+
+
 @pytest.mark.parametrize('workers', [1, 2])
 def test_workers_change_nothing(toy_folder, tmp_path, workers):
     alone, seen = train(toy_folder, tmp_path, 2)
-    several, same = train(toy_folder, tmp_path, 2, num_workers=workers)
-    assert len(seen) == 8 and all(map(torch.equal, seen, same))
-    assert all(
-        map(
-            torch.equal,
-            alone.lightning_module.parameters(),
-            several.lightning_module.parameters(),
-        )
-    )
+    several, again = train(toy_folder, tmp_path, 2, num_workers=workers)
+    assert len(seen) == 8 and same(seen, again)
+    assert same_weights(alone, several)
     assert not any(map(torch.equal, seen[:4], seen[4:]))  # 에포크마다 다르다.
 
 
-def test_resume_is_bit_exact(toy_folder, tmp_path):
-    whole, seen = train(toy_folder, tmp_path, 3)
-    half, _ = train(toy_folder, tmp_path, 1)
-    half.save_checkpoint(tmp_path / 'half.ckpt')
-    rest, later = train(toy_folder, tmp_path, 3, ckpt_path=tmp_path / 'half.ckpt')
-    assert len(later) == 8 and all(map(torch.equal, seen[4:], later))
-    assert all(
-        map(
-            torch.equal,
-            whole.lightning_module.parameters(),
-            rest.lightning_module.parameters(),
-        )
-    )
+@pytest.mark.parametrize('changes', [{}, dict(flip=None, crop=0, cutout=0)], ids=str)
+def test_resume_is_bit_exact(toy_folder, tmp_path, changes):
+    whole, seen = train(toy_folder, tmp_path, 3, **changes)
+    half, _ = train(toy_folder, tmp_path, 1, **changes)
+    path = tmp_path / 'half.ckpt'
+    half.save_checkpoint(path)
+    resumed, later = train(toy_folder, tmp_path, 3, ckpt_path=path, **changes)
+    assert len(later) == 8 and same(seen[4:], later)
+    assert same_weights(whole, resumed)
 
 
 def test_another_seed_is_another_run(toy_folder, tmp_path):
@@ -75,26 +77,19 @@ def test_another_seed_is_another_run(toy_folder, tmp_path):
 
 
 def test_only_training_pictures_are_changed(toy_folder):
-    plain, augmented = (
-        CIFAR10DataModule(16, source=str(toy_folder), **changes) for changes in ({}, ON)
-    )
+    plain = CIFAR10DataModule(16, source=str(toy_folder))
+    augmented = CIFAR10DataModule(16, source=str(toy_folder), **ON)
     for dm in (plain, augmented):
-        dm.prepare_data(), dm.setup()
+        dm.prepare_data()
+        dm.setup()
     for name in ('val_dataloader', 'test_dataloader', 'predict_dataloader'):
-        assert all(
-            torch.equal(a, b)
-            for (a, _), (b, _) in zip(
-                getattr(plain, name)(), getattr(augmented, name)(), strict=True
-            )
-        )
+        batches = zip(getattr(plain, name)(), getattr(augmented, name)(), strict=True)
+        assert all(torch.equal(images, others) for (images, _), (others, _) in batches)
 
 
 @pytest.mark.parametrize(
-    'changes',
-    [dict(crop=32), dict(crop=-1), dict(cutout=33), dict(flip='both')],
-    ids=str,
+    'name, value', [('crop', 32), ('crop', -1), ('cutout', 33), ('flip', 'both')]
 )
-def test_impossible_augmentation_is_named(changes):
-    [(name, value)] = changes.items()
+def test_impossible_augmentation_is_named(name, value):
     with pytest.raises(InputError, match=f'{name}={value!r}'):
-        CIFAR10DataModule(16, source='toy', **changes)
+        CIFAR10DataModule(16, source='toy', **{name: value})

@@ -14,40 +14,85 @@ import yaml
 from conftest import ENV
 from PIL import Image
 
-QUICK = (
-    '--data.source',
-    'toy',
-    '--trainer.max_epochs',
-    1,
-    '--trainer.limit_train_batches',
-    20,
-    '--trainer.enable_model_summary',
-    'false',
-)
+ONE_EPOCH = (
+    '--trainer.max_epochs 1 --trainer.limit_train_batches 20 '
+    '--trainer.enable_model_summary false'
+).split()
+QUICK = ['--data.source', 'toy', *ONE_EPOCH]
+TWO_PROCESSES = '--trainer.accelerator cpu --trainer.devices 2'.split()
+
+
+def read_rows(path):
+    with open(path, encoding='utf-8') as file:
+        return list(csv.DictReader(file))
+
+
+def names_in(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+BLOCK, HEAD = 32768, 7  # LevelDB 로그의 블록과, 조각마다의 머리(crc, 길이, 종류)
+WHOLE, LAST = 1, 4  # 기록이 여기서 끝나는 조각의 종류
+
+
+def fragments(data):
+    "LevelDB 로그의 조각마다 (종류, 내용). 맨 앞의 7바이트는 W&B의 머리이다."
+    at = 7
+    while at + HEAD <= len(data):
+        left = BLOCK - at % BLOCK
+        size = kind = 0
+        if left >= HEAD:
+            _, size, kind = struct.unpack('<IHB', data[at : at + HEAD])
+        if not kind:  # 블록의 나머지는 비어 있다.
+            at += left
+            continue
+        yield kind, data[at + HEAD : at + HEAD + size]
+        at += HEAD + size
 
 
 def records(run):
-    "오프라인 실행의 .wandb 파일에 든 기록을 차례로 읽는다. LevelDB 로그 형식: 32 KiB 블록마다 머리 7바이트(crc, 길이, 종류)와 내용"
+    "오프라인 실행의 .wandb 파일에 든 기록을 차례로 읽는다."
     from wandb.proto import wandb_internal_pb2
 
     [path] = run.glob('run-*.wandb')
-    data, at, whole = path.read_bytes(), 7, b''
-    while at + 7 <= len(data):
-        left = 32768 - at % 32768
-        _, size, kind = (
-            struct.unpack('<IHB', data[at : at + 7]) if left >= 7 else (0, 0, 0)
-        )
-        if not kind:
-            at += left
-            continue
-        whole, at = whole + data[at + 7 : at + 7 + size], at + 7 + size
-        if kind in (1, 4):
-            record, whole = wandb_internal_pb2.Record.FromString(whole), b''
+    whole = b''
+    for kind, content in fragments(path.read_bytes()):
+        whole += content
+        if kind in (WHOLE, LAST):
+            record = wandb_internal_pb2.Record.FromString(whole)
+            whole = b''
             yield record.WhichOneof('record_type'), record
 
 
 def items(entries):
-    return {'.'.join(e.nested_key) or e.key: json.loads(e.value_json) for e in entries}
+    "기록의 항목을 이름과 값으로"
+    named = {}
+    for entry in entries:
+        name = '.'.join(entry.nested_key) or entry.key
+        named[name] = json.loads(entry.value_json)
+    return named
+
+
+def histories(found):
+    return [items(record.history.item) for kind, record in found if kind == 'history']
+
+
+def logged_config(found):
+    config = {}
+    for kind, record in found:
+        if kind == 'config':
+            config |= items(record.config.update)
+        elif kind == 'run':
+            config |= items(record.run.config.update)
+    return config
+
+
+def logged_summary(found):
+    summary = {}
+    for kind, record in found:
+        if kind == 'summary':
+            summary |= items(record.summary.update)
+    return summary
 
 
 def offline_run(folder):
@@ -57,219 +102,140 @@ def offline_run(folder):
 
 def test_tutorial_leaves_one_folder(cli, tmp_path):
     done = cli('tutorial', *QUICK)
-    assert (
-        'epoch 1/1 done' in done.stdout
-        and '정확도: ' in done.stdout
-        and '\r' not in done.stdout + done.stderr
-    )
-    assert [p.name for p in tmp_path.iterdir()] == ['runs']
+    assert 'epoch 1/1 done' in done.stdout and '정확도: ' in done.stdout
+    assert '\r' not in done.stdout + done.stderr
+    assert names_in(tmp_path) == {'runs'}
     [folder] = (tmp_path / 'runs').iterdir()
     assert folder.name.endswith('-toy')
-    assert {p.name for p in folder.iterdir()} == {
-        'config.yaml',
-        'hparams.yaml',
-        'metrics.csv',
-        'checkpoints',
-        'wandb',
-        'examples-step=000020.png',
-    }
-    assert {p.name for p in (folder / 'checkpoints').iterdir()} == {
-        'best.ckpt',
-        'last.ckpt',
-    }
+    files = {'config.yaml', 'hparams.yaml', 'metrics.csv', 'examples-step=000020.png'}
+    assert names_in(folder) == {*files, 'checkpoints', 'wandb'}
+    assert names_in(folder / 'checkpoints') == {'best.ckpt', 'last.ckpt'}
     assert Image.open(folder / 'examples-step=000020.png').size > (500, 200)
-    rows = list(csv.DictReader(open(folder / 'metrics.csv')))
-    assert {'val_loss', 'val_acc', 'test_loss', 'test_acc', 'train_loss_epoch'} <= rows[
-        0
-    ].keys()
-    assert (
-        yaml.safe_load((folder / 'config.yaml').read_text())['data']['source'] == 'toy'
-    )
+    metrics = {'val_loss', 'val_acc', 'test_loss', 'test_acc', 'train_loss_epoch'}
+    assert metrics <= read_rows(folder / 'metrics.csv')[0].keys()
+    config = yaml.safe_load((folder / 'config.yaml').read_text())
+    assert config['data']['source'] == 'toy'
+
+
+def toy_validation():
+    from cifar_lit.data import CIFAR10DataModule
+
+    dm = CIFAR10DataModule(32, source='toy')
+    dm.setup()
+    return dm, next(iter(dm.val_dataloader()))
 
 
 def test_wandb_files_hold_pictures_captions_and_hyperparameters(cli, tmp_path):
-    from cifar_lit.data import CIFAR10DataModule, denormalize
+    from cifar_lit.parts.pictures import denormalize
 
     cli('tutorial', *QUICK, '--run_dir', 'run', '--examples.num_samples', 6)
     run = offline_run(tmp_path / 'run')
     found = list(records(run))
-    [shown] = [
-        history
-        for history in (items(r.history.item) for kind, r in found if kind == 'history')
-        if 'examples.filenames' in history
-    ]
-    dm = CIFAR10DataModule(32, source='toy')
-    dm.setup()
-    images, labels = next(iter(dm.val_dataloader()))
+    [shown] = [row for row in histories(found) if 'examples.filenames' in row]
+    dm, (images, labels) = toy_validation()
     expected = denormalize(images[:6]).permute(0, 2, 3, 1).numpy()
-    saved = [
-        np.asarray(Image.open(run / 'files' / name))
-        for name in shown['examples.filenames']
-    ]
+    paths = [run / 'files' / name for name in shown['examples.filenames']]
+    saved = [np.asarray(Image.open(path)) for path in paths]
     assert len(saved) == 6 and all((a == b).all() for a, b in zip(saved, expected))
-    assert [caption.split('label: ')[1] for caption in shown['examples.captions']] == [
-        dm.classes[k] for k in labels[:6]
-    ]
-    config = {}
-    for kind, r in found:
-        for e in {'config': r.config.update, 'run': r.run.config.update}.get(kind, ()):
-            config[e.key or '.'.join(e.nested_key)] = json.loads(e.value_json)
-    hyper = {
+    answers = [caption.split('label: ')[1] for caption in shown['examples.captions']]
+    assert answers == [dm.classes[k] for k in labels[:6]]
+    hyperparameters = {
         **dm.hparams,
         'input_shape': [3, 32, 32],
         'num_classes': 10,
         'learning_rate': 2e-4,
         'source_used': 'toy',
     }
-    assert {name: config.get(name, 'missing') for name in hyper} == hyper
-    assert [r.run.display_name for kind, r in found if kind == 'run'][-1].endswith(
-        'toy'
-    )
-    assert ['toy'] == [tag for kind, r in found if kind == 'run' for tag in r.run.tags][
-        -1:
-    ]
-    assert {'data': 'toy'}.items() <= {
-        k: v
-        for kind, r in found
-        if kind == 'summary'
-        for k, v in items(r.summary.update).items()
-    }.items()
-    assert found[-1][0] == 'exit' and found[-1][1].exit.exit_code == 0
+    config = logged_config(found)
+    logged = {name: config.get(name, 'missing') for name in hyperparameters}
+    assert logged == hyperparameters
+    runs = [record.run for kind, record in found if kind == 'run']
+    assert runs[-1].display_name.endswith('toy')
+    assert [tag for run in runs for tag in run.tags][-1:] == ['toy']
+    assert logged_summary(found)['data'] == 'toy'
+    kind, record = found[-1]
+    assert kind == 'exit' and record.exit.exit_code == 0
 
 
 def test_auto_without_network_is_loud(cli):
-    done = cli('tutorial', *QUICK[2:], '--data.source', 'auto')
+    done = cli('tutorial', *ONE_EPOCH, '--data.source', 'auto')
     assert '진짜 CIFAR-10이 아닙니다' in done.stderr and '데이터: toy' in done.stdout
     assert '-toy' in done.stdout.split('실행 폴더: ')[1].splitlines()[0]
 
 
 def test_own_pictures_then_validate_test_predict(here, tmp_path, toy_folder, capsys):
-    assert (
-        here(
-            'fit',
-            *QUICK[2:],
-            '--data.source',
-            'photos',
-            '--run_dir',
-            'run',
-            '--data.batch_size',
-            8,
-        )
-        is None
-    )
-    best = 'run/checkpoints/best.ckpt'
+    mine = ['--data.source', 'photos']
+    options = '--run_dir run --data.batch_size 8'.split()
+    assert here('fit', *ONE_EPOCH, *mine, *options) is None
+    best = ['--ckpt_path', 'run/checkpoints/best.ckpt']
+    saved = ['--config', 'run/config.yaml', *best]
     for command, metric in (('validate', 'val_acc'), ('test', 'test_acc')):
-        assert (
-            here(
-                command,
-                '--config',
-                'run/config.yaml',
-                '--ckpt_path',
-                best,
-                '--run_dir',
-                command,
-            )
-            is None
-        )
+        assert here(command, *saved, '--run_dir', command) is None
         assert metric in capsys.readouterr().out
-    here(
-        'predict',
-        '--data.source',
-        'photos',
-        '--ckpt_path',
-        best,
-        '--run_dir',
-        'predict',
-    )
-    rows = list(csv.DictReader(open(tmp_path / 'predict/predictions.csv')))
+    here('predict', *mine, *best, '--run_dir', 'predict')
+    rows = read_rows(tmp_path / 'predict/predictions.csv')
     assert [row['index'] for row in rows] == [str(i) for i in range(30)]
-    assert {row['label'] for row in rows} == {'airplane', 'automobile', 'bird'} and all(
-        1 / 3 <= float(row['probability']) <= 1 for row in rows
-    )
+    assert {row['label'] for row in rows} == {'airplane', 'automobile', 'bird'}
+    assert all(1 / 3 <= float(row['probability']) <= 1 for row in rows)
 
 
-BAD = [
-    (('--data.batch_size', 0), 'batch_size=0'),
-    (('--data.batch_size', 9001), 'batch_size=9001'),
-    (('--data.val_size', 20000), 'val_size=20000'),
-    (('--data.source', 'cifar10'), 'CIFAR-10을 받지 못했습니다'),
-    (
-        ('--data.source', 'cifar10', '--data.data_dir', 'file/data'),
-        "data_dir='file/data'",
-    ),
-    (('--data.source', 'nowhere'), "source='nowhere'"),
-    (('--data.source', 'empty'), 'empty에 train/ 폴더가 없습니다'),
-    (('--run_dir', 'file/run'), '실행 폴더'),
-    (('--run_dir', 'full'), "run_dir='full'"),
-    (('--ckpt_path', 'nowhere.ckpt'), 'nowhere.ckpt'),
-    (('--examples.num_samples', 0), 'num_samples=0'),
-    (('--ckpt_path', 'file'), 'file: 체크포인트가 아니거나'),
-]
+BAD = {
+    '--data.batch_size 0': 'batch_size=0',
+    '--data.batch_size 9001': 'batch_size=9001',
+    '--data.val_size 20000': 'val_size=20000',
+    '--data.source cifar10': 'CIFAR-10을 받지 못했습니다',
+    '--data.source cifar10 --data.data_dir file/data': "data_dir='file/data'",
+    '--data.source nowhere': "source='nowhere'",
+    '--data.source empty': 'empty에 클래스 폴더가',
+    '--run_dir file/run': '실행 폴더',
+    '--run_dir full': "run_dir='full'",
+    '--ckpt_path nowhere.ckpt': 'nowhere.ckpt',
+    '--examples.num_samples 0': 'num_samples=0',
+    '--ckpt_path file': 'file: 체크포인트가 아니거나',
+}
 
 
-@pytest.mark.parametrize('args, words', BAD, ids=[words for _, words in BAD])
-def test_bad_input_names_the_thing_and_leaves_nothing(here, tmp_path, args, words):
+@pytest.mark.parametrize('options, words', BAD.items(), ids=list(BAD.values()))
+def test_bad_input_names_the_thing_and_leaves_nothing(here, tmp_path, options, words):
     (tmp_path / 'file').write_text('not a checkpoint')
-    (
-        (tmp_path / 'full').mkdir(),
-        (tmp_path / 'full/config.yaml').write_text(''),
-        (tmp_path / 'empty').mkdir(),
-    )
-    message = here('fit', '--data.source', 'toy', *args)
-    assert (
-        message.startswith('cifar-lit: ') and words in message and '\n' not in message
-    )
-    assert {p.name for p in tmp_path.rglob('*')} == {
-        'file',
-        'full',
-        'config.yaml',
-        'empty',
-    }
+    (tmp_path / 'full').mkdir()
+    (tmp_path / 'full/config.yaml').write_text('')
+    (tmp_path / 'empty').mkdir()
+    message = here('fit', '--data.source', 'toy', *options.split())
+    assert message.startswith('cifar-lit: ') and words in message
+    assert '\n' not in message
+    left = {path.name for path in tmp_path.rglob('*')}
+    assert left == {'file', 'full', 'config.yaml', 'empty'}
 
 
 def test_the_command_shows_no_traceback(cli):
     done = cli('fit', '--data.batch_size', 0, check=False)
-    assert (
-        done.returncode == 1
-        and 'Traceback' not in done.stderr
-        and done.stderr.splitlines()[-1].startswith('cifar-lit: batch_size=0')
-    )
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith('cifar-lit: batch_size=0')
 
 
-def test_bf16_falls_back_and_says_so(here, monkeypatch):
-    monkeypatch.setattr(
-        'cifar_lit.train.best_precision', lambda accelerator='auto': '32-true'
-    )
+def test_bf16_falls_back_and_says_so(here, tmp_path, monkeypatch):
+    def without_bf16(accelerator='auto'):
+        return '32-true'
+
+    monkeypatch.setattr('cifar_lit.parts.cli.best_precision', without_bf16)
+    options = '--trainer.precision bf16-mixed --run_dir run'.split()
     with pytest.warns(UserWarning, match='32-true로 학습합니다'):
-        assert (
-            here('fit', *QUICK, '--trainer.precision', 'bf16-mixed', '--run_dir', 'run')
-            is None
-        )
-    assert 'precision: 32-true' in open('run/config.yaml').read()
+        assert here('fit', *QUICK, *options) is None
+    assert 'precision: 32-true' in (tmp_path / 'run/config.yaml').read_text()
 
 
 def test_checkpoint_of_another_shape(here, tmp_path, toy_folder):
-    assert (
-        here('fit', *QUICK, '--run_dir', 'run', '--trainer.limit_val_batches', 1)
-        is None
-    )
-    message = here(
-        'test',
-        '--data.source',
-        'photos',
-        '--ckpt_path',
-        'run/checkpoints/last.ckpt',
-        '--run_dir',
-        'other',
-    )
-    assert (
-        message.startswith('cifar-lit: ')
-        and 'net.fc3.weight' in message
-        and not (tmp_path / 'other').exists()
-    )
+    options = '--run_dir run --trainer.limit_val_batches 1'.split()
+    assert here('fit', *QUICK, *options) is None
+    checkpoint = ['--ckpt_path', 'run/checkpoints/last.ckpt']
+    message = here('test', '--data.source', 'photos', *checkpoint, '--run_dir', 'other')
+    assert message.startswith('cifar-lit: ') and 'net.fc3.weight' in message
+    assert not (tmp_path / 'other').exists()
 
 
 def script(tmp_path, body):
+    "새 프로세스에서 `body`를 돌린다."
     done = subprocess.run(
         [sys.executable, '-c', textwrap.dedent(body)],
         cwd=tmp_path,
@@ -282,186 +248,168 @@ def script(tmp_path, body):
     return done
 
 
-def test_training_survives_a_killed_wandb(tmp_path):
-    done = script(
-        tmp_path,
-        """
-        import psutil
-        import lightning.pytorch as pl
-        from cifar_lit.callbacks import ImagePredictionLogger
-        from cifar_lit.data import CIFAR10DataModule
-        from cifar_lit.model import LitModel
-        from cifar_lit.train import SafeWandbLogger
+KILLED = """
+    import psutil
+    import lightning.pytorch as pl
+    from cifar_lit.callbacks import ImagePredictionLogger
+    from cifar_lit.data import CIFAR10DataModule
+    from cifar_lit.model import LitModel
+    from cifar_lit.parts.loggers import SafeWandbLogger
 
-        class Kill(pl.Callback):
-            def on_train_batch_end(self, trainer, *args):
-                if trainer.global_step != 3: return
-                [victim] = [child for child in psutil.Process().children() if 'wandb-core' in ' '.join(child.cmdline())]
+    def is_wandb(process):
+        return 'wandb-core' in ' '.join(process.cmdline())
+
+    class Kill(pl.Callback):
+        def on_train_batch_end(self, trainer, *args):
+            if trainer.global_step == 3:
+                [victim] = filter(is_wandb, psutil.Process().children())
                 victim.kill()
 
-        logger = SafeWandbLogger(save_dir='run')
-        trainer = pl.Trainer(max_epochs=2, limit_train_batches=10, log_every_n_steps=1, logger=logger, accelerator='cpu', enable_progress_bar=False,
-                             callbacks=[Kill(), ImagePredictionLogger()], default_root_dir='run')
-        trainer.fit(LitModel((3, 32, 32), 10), CIFAR10DataModule(32, source='toy'))
-        print('steps', trainer.global_step, logger.finish())
-    """,
+    logger = SafeWandbLogger(save_dir='run')
+    trainer = pl.Trainer(
+        max_epochs=2,
+        limit_train_batches=10,
+        log_every_n_steps=1,
+        logger=logger,
+        accelerator='cpu',
+        enable_progress_bar=False,
+        callbacks=[Kill(), ImagePredictionLogger()],
+        default_root_dir='run',
     )
-    assert (
-        'steps 20 wandb sync run/wandb/offline-run-' in done.stdout
-        and done.stderr.count('UserWarning: W&B 기록이 실패해') == 1
+    trainer.fit(LitModel((3, 32, 32), 10), CIFAR10DataModule(32, source='toy'))
+    print('steps', trainer.global_step, logger.finish())
+"""
+
+
+def test_training_survives_a_killed_wandb(tmp_path):
+    done = script(tmp_path, KILLED)
+    assert 'steps 20 wandb sync run/wandb/offline-run-' in done.stdout
+    assert done.stderr.count('UserWarning: W&B 기록이 실패해') == 1
+
+
+REFUSED = """
+    import os
+    closed = 'http://127.0.0.1:9'
+    os.environ.update(
+        WANDB_MODE='online', WANDB_API_KEY='0' * 40, WANDB_BASE_URL=closed
     )
+    import wandb
+    from cifar_lit.parts.loggers import SafeWandbLogger
+
+    start = wandb.init
+
+    def refuse(**settings):
+        if settings['mode'] == 'online':
+            raise wandb.errors.CommError('닫힌 포트')
+        return start(**settings)
+
+    wandb.init = refuse
+    logger = SafeWandbLogger(save_dir='run')
+    logger.log_metrics({'a': 1.0}, step=1)
+    print(logger.experiment.offline, logger.finish())
+"""
 
 
 def test_wandb_falls_back_when_it_cannot_start(tmp_path):
-    done = script(
-        tmp_path,
-        """
-        import os
-        os.environ.update(WANDB_MODE='online', WANDB_API_KEY='0' * 40, WANDB_BASE_URL='http://127.0.0.1:9')
-        import wandb
-        from cifar_lit import train
-        start = wandb.init
-        def refuse(**settings):
-            if settings['mode'] == 'online': raise wandb.errors.CommError('닫힌 포트')
-            return start(**settings)
-        wandb.init = refuse
-        logger = train.SafeWandbLogger(save_dir='run')
-        logger.log_metrics({'a': 1.0}, step=1)
-        print(logger.experiment.offline, logger.finish())
-    """,
-    )
-    assert (
-        'True wandb sync run/wandb/offline-run-' in done.stdout
-        and 'W&B를 online 방식으로 시작하지 못했습니다' in done.stderr
-    )
+    done = script(tmp_path, REFUSED)
+    assert 'True wandb sync run/wandb/offline-run-' in done.stdout
+    assert 'W&B를 online 방식으로 시작하지 못했습니다' in done.stderr
 
 
 def test_two_processes_log_once_and_agree(cli, tmp_path):
-    done = cli(
-        'tutorial',
-        *QUICK,
-        '--trainer.accelerator',
-        'cpu',
-        '--trainer.devices',
-        2,
-        '--run_dir',
-        'run',
-        '--trainer.log_every_n_steps',
-        10,
-    )
+    options = '--run_dir run --trainer.log_every_n_steps 10'.split()
+    done = cli('tutorial', *QUICK, *TWO_PROCESSES, *options)
     assert done.stdout.count('정확도: ') == 1
-    run = offline_run(tmp_path / 'run')
-    histories = [items(r.history.item) for kind, r in records(run) if kind == 'history']
-    assert sum('examples.filenames' in history for history in histories) == 1
-    assert sum('val_loss' in history for history in histories) == 1
-    assert sorted(p.name for p in tmp_path.iterdir()) == ['run']
+    rows = histories(records(offline_run(tmp_path / 'run')))
+    assert sum('examples.filenames' in row for row in rows) == 1
+    assert sum('val_loss' in row for row in rows) == 1
+    assert names_in(tmp_path) == {'run'}
+
+
+OLD = """
+    import os
+    os.environ.pop('WANDB_MODE', None)
+    import wandb
+    from cifar_lit.parts.loggers import wandb_mode
+
+    def ask(verify=False):
+        return input('API key: ')
+
+    wandb.login = ask
+    modes = []
+    for key in (None, '0' * 40):
+        wandb.api = type('api', (), {'api_key': key})
+        modes.append(wandb_mode())
+    print(*modes)
+"""
 
 
 def test_wandb_before_0_31_is_not_asked(tmp_path):
-    done = script(
-        tmp_path,
-        """
-        import os
-        os.environ.pop('WANDB_MODE', None)
-        import wandb
-        from cifar_lit import train
-        wandb.login = lambda verify=False: input('API key: ')
-        modes = []
-        for key in (None, '0' * 40):
-            wandb.api = type('api', (), {'api_key': key})
-            modes.append(train._wandb_mode())
-        print(*modes)
-    """,
-    )
-    assert done.stdout == 'offline online\n'
+    assert script(tmp_path, OLD).stdout == 'offline online\n'
+
+
+BAD_KEY = """
+    import os
+    os.environ['WANDB_MODE'] = 'online'
+    import wandb
+    from cifar_lit.parts.loggers import SafeWandbLogger
+
+    modes, start = [], wandb.init
+
+    def watch(**settings):
+        modes.append(settings['mode'])
+        return start(**settings)
+
+    wandb.init = watch
+    for key, offline in ((None, False), ('short', False), ('0' * 40, True)):
+        os.environ.pop('WANDB_API_KEY', None)
+        if key:
+            os.environ['WANDB_API_KEY'] = key
+        logger = SafeWandbLogger(save_dir='run', offline=offline)
+        logger.log_metrics({'a': 1.0}, step=1)
+        logger.finish()
+    print(*modes)
+"""
 
 
 def test_wandb_never_asks_and_falls_back_on_a_bad_key(tmp_path):
-    done = script(
-        tmp_path,
-        """
-        import os, sys
-        os.environ['WANDB_MODE'] = 'online'
-        import wandb
-        from cifar_lit import train
-        modes, start = [], wandb.init
-        wandb.init = lambda **settings: modes.append(settings['mode']) or start(**settings)
-        for key, offline in ((None, False), ('short', False), ('0' * 40, True)):
-            os.environ.pop('WANDB_API_KEY', None)
-            if key: os.environ['WANDB_API_KEY'] = key
-            logger = train.SafeWandbLogger(save_dir='run', offline=offline)
-            logger.log_metrics({'a': 1.0}, step=1)
-            logger.finish()
-        print(*modes)
-    """,
-    )
-    assert (
-        done.stdout == 'offline offline offline\n'
-        and done.stderr.count('UserWarning: W&B에 로그인하지 못해') == 1
-    )
+    done = script(tmp_path, BAD_KEY)
+    assert done.stdout == 'offline offline offline\n'
+    assert done.stderr.count('UserWarning: W&B에 로그인하지 못해') == 1
 
 
 def best_of(folder):
-    saved = torch.load(folder / 'checkpoints/last.ckpt', weights_only=True)['callbacks']
-    [state] = [state for name, state in saved.items() if 'Checkpoint' in name]
+    "체크포인트가 기억하는 가장 좋은 체크포인트의 경로와 손실"
+    checkpoint = torch.load(folder / 'checkpoints/last.ckpt', weights_only=True)
+    callbacks = checkpoint['callbacks'].items()
+    [state] = [state for name, state in callbacks if 'Checkpoint' in name]
     return state['best_model_path'], float(state['best_model_score'])
 
 
 def test_resume_keeps_the_best_and_counts_only_this_session(here, tmp_path, capsys):
+    path = tmp_path / 'first/checkpoints/last.ckpt'
     short = (
-        '--data.source',
-        'toy',
-        '--trainer.limit_train_batches',
-        30,
-        '--trainer.enable_model_summary',
-        'false',
-    )
-    assert here('fit', *short, '--trainer.max_epochs', 2, '--run_dir', 'first') is None
-    assert (
-        here(
-            'tutorial',
-            *short,
-            '--trainer.max_epochs',
-            2,
-            '--run_dir',
-            'again',
-            '--ckpt_path',
-            'first/checkpoints/last.ckpt',
-        )
-        is None
-    )
+        '--data.source toy --trainer.limit_train_batches 30 '
+        '--trainer.enable_model_summary false --trainer.max_epochs'
+    ).split()
+    resumed = ['--ckpt_path', 'first/checkpoints/last.ckpt', '--run_dir']
+    assert here('fit', *short, 2, '--run_dir', 'first') is None
+    assert here('tutorial', *short, 2, *resumed, 'again') is None
     assert '0에포크' in capsys.readouterr().out
-    saved = torch.load('first/checkpoints/last.ckpt', weights_only=True)
-    saved['optimizer_states'][0]['param_groups'][0]['lr'] = (
-        3.0  # 이어서 학습하면 나빠지기만 한다.
-    )
-    torch.save(saved, 'first/checkpoints/last.ckpt')
-    assert (
-        here(
-            'tutorial',
-            *short,
-            '--trainer.max_epochs',
-            3,
-            '--run_dir',
-            'more',
-            '--ckpt_path',
-            'first/checkpoints/last.ckpt',
-        )
-        is None
-    )
+    checkpoint = torch.load(path, weights_only=True)
+    [group] = checkpoint['optimizer_states'][0]['param_groups']
+    group['lr'] = 3.0  # 이어서 학습하면 나빠지기만 한다.
+    torch.save(checkpoint, path)
+    assert here('tutorial', *short, 3, *resumed, 'more') is None
     assert ', 1에포크' in capsys.readouterr().out
     assert best_of(tmp_path / 'more') == best_of(tmp_path / 'first')
-    assert (
-        yaml.safe_load((tmp_path / 'more/config.yaml').read_text())['ckpt_path']
-        == 'first/checkpoints/last.ckpt'
-    )
+    config = yaml.safe_load((tmp_path / 'more/config.yaml').read_text())
+    assert config['ckpt_path'] == 'first/checkpoints/last.ckpt'
 
 
 def test_gradient_clipping_works_with_the_defaults(here):
-    assert (
-        here('fit', *QUICK, '--trainer.gradient_clip_val', 1, '--run_dir', 'run')
-        is None
-    )
+    options = '--trainer.gradient_clip_val 1 --run_dir run'.split()
+    assert here('fit', *QUICK, *options) is None
 
 
 def test_failure_after_training_closes_wandb(here, monkeypatch):
@@ -469,11 +417,11 @@ def test_failure_after_training_closes_wandb(here, monkeypatch):
     import wandb
 
     def broken(*args, **kwargs):
-        raise RuntimeError('평가 중 오류')
+        raise RuntimeError('테스트 중 오류')
 
     monkeypatch.setattr(pl.Trainer, 'test', broken)
     with (
-        pytest.raises(RuntimeError, match='평가 중 오류'),
+        pytest.raises(RuntimeError, match='테스트 중 오류'),
         pytest.warns(UserWarning, match='W&B 실행을 닫았습니다'),
     ):
         here('tutorial', *QUICK, '--run_dir', 'run')
@@ -482,23 +430,10 @@ def test_failure_after_training_closes_wandb(here, monkeypatch):
 
 def test_two_processes_predict_into_one_folder(cli, tmp_path):
     cli('tutorial', *QUICK, '--run_dir', 'run')
-    cli(
-        'predict',
-        '--data.source',
-        'toy',
-        '--ckpt_path',
-        'run/checkpoints/best.ckpt',
-        '--trainer.accelerator',
-        'cpu',
-        '--trainer.devices',
-        2,
-    )
-    [made] = (tmp_path / 'runs').iterdir()
-    rows = [
-        row
-        for k in (0, 1)
-        for row in csv.DictReader(
-            (made / f'predictions-{k}.csv').open(encoding='utf-8')
-        )
-    ]
+    options = '--data.source toy --ckpt_path run/checkpoints/best.ckpt'.split()
+    cli('predict', *options, *TWO_PROCESSES)
+    [folder] = (tmp_path / 'runs').iterdir()
+    rows = []
+    for rank in (0, 1):
+        rows += read_rows(folder / f'predictions-{rank}.csv')
     assert sorted({int(row['index']) for row in rows}) == list(range(2000))

@@ -14,218 +14,205 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).parent.parent
-NOTEBOOKS = sorted((ROOT / 'nbs').glob('*.ipynb'))
+LIBRARY, NBS = ROOT / 'cifar_lit', ROOT / 'nbs'
+NOTEBOOKS = sorted(NBS.glob('*.ipynb')) + sorted(NBS.glob('parts/*.ipynb'))
+LEFTOVERS = ('__pycache__', '.ipynb_checkpoints', 'runs', 'data', 'wandb')
+WRONG_WORDS = '훈련|트레이닝|데이터 세트|에폭|씨앗|조리법|견[주줄준줘]'
+IGNORED = 'nbval-ignore-output'  # 이 태그가 붙은 셀의 출력은 비교하지 않는다.
 
 
-def run(*args, cwd):
-    done = subprocess.run(
-        [sys.executable, *args], cwd=cwd, capture_output=True, text=True
-    )
+def read_settings():
+    config = configparser.ConfigParser()
+    config.read(ROOT / 'settings.ini', encoding='utf-8')
+    return config['DEFAULT']
+
+
+def run(*arguments, cwd):
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done
 
 
+def read_modules(library):
+    "모듈의 경로와 내용, 하위 폴더까지"
+    paths = library.rglob('*.py')
+    return {path.relative_to(library): path.read_bytes() for path in paths}
+
+
 def test_export_changes_nothing(tmp_path):
-    for name in (
-        'settings.ini',
-        'nbs',
-        'cifar_lit',
-        'README.md',
-        'setup.py',
-        'pyproject.toml',
-    ):
-        path = ROOT / name
-        if path.is_dir():
-            shutil.copytree(
-                path,
-                tmp_path / name,
-                ignore=shutil.ignore_patterns('__pycache__', 'runs', 'data', 'wandb'),
-            )
-        else:
-            shutil.copy(path, tmp_path)
-    before = {p.name: p.read_bytes() for p in (tmp_path / 'cifar_lit').iterdir()}
-    for p in (tmp_path / 'cifar_lit').glob('[!_]*.py'):
-        p.unlink()
-    run(
-        '-c',
-        'from nbdev.export import nb_export; from nbdev.doclinks import nbdev_export; nbdev_export()',
-        cwd=tmp_path,
-    )
-    assert {
-        p.name: p.read_bytes()
-        for p in (tmp_path / 'cifar_lit').iterdir()
-        if p.is_file()
-    } == before
+    ignore = shutil.ignore_patterns(*LEFTOVERS)
+    for name in ('nbs', 'cifar_lit'):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
+    for name in ('settings.ini', 'README.md', 'setup.py', 'pyproject.toml'):
+        shutil.copy(ROOT / name, tmp_path)
+    library = tmp_path / 'cifar_lit'
+    before = read_modules(library)
+    for path in library.rglob('[!_]*.py'):
+        path.unlink()
+    export = 'from nbdev.doclinks import nbdev_export\nnbdev_export()'
+    run('-c', export, cwd=tmp_path)
+    after = read_modules(library)
+    assert after.keys() == before.keys()
+    assert [name for name in before if after[name] != before[name]] == []
 
 
 def test_readme_is_the_index(tmp_path):
-    run(
-        '-m',
-        'nbconvert',
-        '--log-level=ERROR',
-        '--to',
-        'markdown',
-        '--output-dir',
-        str(tmp_path),
-        '--output',
-        'README',
-        str(ROOT / 'nbs/index.ipynb'),
-        cwd=ROOT,
-    )
+    options = ['--log-level=ERROR', '--to', 'markdown', '--output', 'README']
+    index = NBS / 'index.ipynb'
+    run('-m', 'nbconvert', *options, '--output-dir', tmp_path, index, cwd=ROOT)
     assert (tmp_path / 'README.md').read_text() == (ROOT / 'README.md').read_text()
 
 
-def test_every_exported_name_is_shown_in_use():
-    names = set()
-    for path in (ROOT / 'cifar_lit').glob('*.py'):
-        for statement in ast.parse(path.read_text()).body:
-            if (
-                isinstance(statement, ast.Assign)
-                and statement.targets[0].id == '__all__'
-            ):
-                names |= set(ast.literal_eval(statement.value))
+def exported_names(source):
+    "모듈의 `__all__`"
+    for statement in ast.parse(source).body:
+        if isinstance(statement, ast.Assign) and statement.targets[0].id == '__all__':
+            return set(ast.literal_eval(statement.value))
+    return set()
+
+
+def shown_code(notebook):
+    "본문의 코드와, 내보내지도 감추지도 않은 셀"
     seen = ''
-    for path in NOTEBOOKS:  # 내보내는 셀과 감춘 셀은 빼고, 본문은 코드만 본다.
-        for cell in nbformat.read(path, 4).cells:
-            if cell.cell_type == 'markdown':
-                seen += ' '.join(re.findall('```.*?```|`[^`\n]+`', cell.source, re.S))
-            elif not cell.source.startswith('#| '):
-                seen += cell.source
-    assert len(names) > 50 and sorted(names - set(re.findall(r'\w+', seen))) == []
+    for cell in notebook.cells:
+        if cell.cell_type == 'markdown':
+            seen += ' '.join(re.findall('```.*?```|`[^`\n]+`', cell.source, re.S))
+        elif not cell.source.startswith('#| '):
+            seen += cell.source
+    return seen
+
+
+def test_every_exported_name_is_shown_in_use():
+    names, words = set(), set()
+    for path in LIBRARY.rglob('*.py'):
+        names |= exported_names(path.read_text())
+    for path in NOTEBOOKS:
+        words |= set(re.findall(r'\w+', shown_code(nbformat.read(path, 4))))
+    assert len(names) > 50 and sorted(names - words) == []
 
 
 def measured(name):
     "벤치마크가 남긴 표본: 이름마다 (초, 정확도, 표본) 목록"
-    samples = json.loads((ROOT / f'bench/results/{name}.json').read_text())['samples']
-    return {
-        key: [s for s in samples if s['name'] == key]
-        for key in dict.fromkeys(s['name'] for s in samples)
-    }
+    path = ROOT / f'bench/results/{name}.json'
+    found = {}
+    for sample in json.loads(path.read_text())['samples']:
+        found.setdefault(sample['name'], []).append(sample)
+    return found
 
 
-def spread(rows):
-    return f'{statistics.mean(r["accuracy"] for r in rows):.1f} ± {statistics.stdev(r["accuracy"] for r in rows):.1f} %'
+def middle(samples, key='seconds'):
+    return statistics.median(sample[key] for sample in samples)
 
 
-def middle(rows, key='seconds'):
-    return statistics.median(r[key] for r in rows)
+def mean(samples, key):
+    return statistics.mean(sample[key] for sample in samples)
+
+
+def spread(samples):
+    deviation = statistics.stdev(sample['accuracy'] for sample in samples)
+    return f'{mean(samples, "accuracy"):.1f} ± {deviation:.1f} %'
+
+
+def speed(samples):
+    return statistics.median(s['pictures'] / s['seconds'] for s in samples)
 
 
 def test_readme_figures_are_the_measured_ones():
     text = (ROOT / 'README.md').read_text()
     found = measured('tutorial')
-    for rows in found.values():
-        assert f'| {middle(rows):.0f}초 | {spread(rows)} |' in text
+    for samples in found.values():
+        assert len(samples) >= 5
+        assert f'| {middle(samples):.0f}초 | {spread(samples)} |' in text
     whole = measured('long')['fast']
-    assert (
-        f'| {statistics.mean(r["seconds"] for r in whole):.0f}초 | {spread(whole)} |'
-        in text
-    )
-    assert (
-        all(len(rows) >= 5 for rows in found.values())
-        and min(r['accuracy'] for r in found['cifar_lit']) >= 52
-    )
+    assert f'| {mean(whole, "seconds"):.0f}초 | {spread(whole)} |' in text
+    assert min(sample['accuracy'] for sample in found['cifar_lit']) >= 52
 
 
 def test_speed_tables_are_the_measured_ones():
-    text = '\n'.join(
-        cell.source for cell in nbformat.read(ROOT / 'nbs/06_speed.ipynb', 4).cells
-    )
-    found = measured('recipe')
-    expected = [
-        f'| {statistics.median(r["pictures"] / r["seconds"] for r in rows):,.0f} | {spread(rows)} |'
-        for rows in found.values()
-    ]
-    assert (
-        len(expected) == 9
-        and [
-            line[line.index(' | ') + 1 :]
-            for line in text.splitlines()
-            if re.search(r'\| [\d,]+ \| [\d.]+ ±', line)
-        ]
-        == expected
-    )
-    steps = [middle(rows) * 1000 for rows in measured('step').values()]
-    assert [float(ms) for ms in re.findall(r'\| ([\d.]+) ms \|', text)] == [
-        round(ms, 1) for ms in steps
-    ]
+    cells = nbformat.read(NBS / '06_speed.ipynb', 4).cells
+    text = '\n'.join(cell.source for cell in cells)
+    found = measured('recipe').values()
+    expected = [f'| {speed(samples):,.0f} | {spread(samples)} |' for samples in found]
+    written = re.findall(r'^\| [^|]+ (\| [\d,]+ \| [\d.]+ ± .*)$', text, re.M)
+    assert len(expected) == 9 and written == expected
+    steps = [round(1000 * middle(rows), 1) for rows in measured('step').values()]
+    assert [float(ms) for ms in re.findall(r'\| ([\d.]+) ms \|', text)] == steps
 
 
 def test_bench_tables_come_from_the_samples(tmp_path):
-    shutil.copytree(
-        ROOT / 'bench',
-        tmp_path / 'bench',
-        ignore=shutil.ignore_patterns('out', '__pycache__'),
-    )
-    (tmp_path / 'bench/results/README.md').unlink()
+    ignore = shutil.ignore_patterns('out', '__pycache__')
+    shutil.copytree(ROOT / 'bench', tmp_path / 'bench', ignore=ignore)
+    made = tmp_path / 'bench/results/README.md'
+    made.unlink()
     run('bench', 'none', '--table', cwd=tmp_path)
-    assert (tmp_path / 'bench/results/README.md').read_text() == (
-        ROOT / 'bench/results/README.md'
-    ).read_text()
+    assert made.read_text() == (ROOT / 'bench/results/README.md').read_text()
 
 
-@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+def unchecked(code):
+    "출력을 비교하지 않으면서, 바로 다음 코드 셀이 값을 확인하지도 않는 셀"
+    found = []
+    for cell, following in zip(code, [*code[1:], None]):
+        if IGNORED in cell.metadata.get('tags', ()):
+            source = following.source if following else ''
+            if not (source.startswith('#| hide') and 'assert' in source):
+                found.append(cell.source)
+    return found
+
+
+def test_unchecked_cells_are_found():
+    tagged = nbformat.v4.new_code_cell('random()', metadata={'tags': [IGNORED]})
+    plain = nbformat.v4.new_code_cell('assert True')
+    check = nbformat.v4.new_code_cell('#| hide\nassert True')
+    empty = nbformat.v4.new_code_cell('#| hide\nimport os')
+    assert unchecked([plain, tagged, check, plain]) == []
+    for code in ([tagged], [tagged, plain, check], [tagged, empty, check]):
+        assert unchecked(code) == ['random()']
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_is_clean(path):
     notebook = nbformat.read(path, 4)
     code = [cell for cell in notebook.cells if cell.cell_type == 'code']
-    assert all(cell.execution_count for cell in code if cell.source.strip()), (
-        '돌리지 않은 셀이 있다: make notebooks'
-    )
-    assert not [
-        out for cell in code for out in cell.outputs if out.output_type == 'error'
-    ]
-    outputs = json.dumps([cell.outputs for cell in code])
-    assert not re.search(r'/(root|home|work|tmp|Users)/', outputs), (
-        '출력에 이 컴퓨터의 경로가 있다'
-    )
-    assert sum('NBVAL_IGNORE_OUTPUT' in cell.source for cell in code) <= 1
+    unrun = [c.source for c in code if c.source.strip() and not c.execution_count]
+    assert not unrun, '돌리지 않은 셀이 있다: make notebooks'
+    outputs = [output for cell in code for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == 'error']
+    local = re.search(r'/(root|home|work|tmp|Users)/', json.dumps(outputs))
+    assert not local, '출력에 이 컴퓨터의 경로가 있다'
+    assert unchecked(code) == []
     for cell in code:
-        assert '#| ' not in cell.source or cell.source.startswith('#| '), cell.source[
-            :80
-        ]
-    prose = '\n'.join(
-        cell.source for cell in notebook.cells if cell.cell_type == 'markdown'
-    )
-    assert not re.findall('훈련|트레이닝|데이터 세트|에폭', prose)
-    assert path.stem == 'index' or ('## 정리' in prose and '다음: ' in prose)
+        assert 'NBVAL_IGNORE_OUTPUT' not in cell.source, f'{IGNORED} 태그를 쓴다'
+        directive = cell.source.startswith('#| ')
+        assert directive or '#| ' not in cell.source, cell.source[:80]
+    markdown = [cell.source for cell in notebook.cells if cell.cell_type == 'markdown']
+    prose = '\n'.join(markdown)
+    assert not re.findall(WRONG_WORDS, prose)
+    if re.match(r'\d\d_', path.stem):
+        assert '## 정리' in prose and '다음: ' in prose
 
 
 def test_links_are_made_from_settings():
-    config = configparser.ConfigParser()
-    config.read(ROOT / 'settings.ini', encoding='utf-8')
-    settings = config['DEFAULT']
+    settings = read_settings()
     repo = f'{settings["user"]}/{settings["repo"]}'
+    blob = re.compile(r'github(?:\.com|/)/?([\w-]+/[\w-]+)/blob')
+    install = re.compile(r'git\+https://github\.com/([\w-]+/[\w-]+)@v([\d.]+)')
     for path in NOTEBOOKS:
         text = path.read_text()
-        assert {
-            f'{a}/{b}'
-            for a, b in re.findall(r'github(?:\.com|/)/?([\w-]+)/([\w-]+)/blob', text)
-        } <= {repo}
-        assert (
-            path.stem == 'index'
-            or f'github/{repo}/blob/{settings["branch"]}/nbs/{path.name}' in text
-        )
-        installs = re.findall(
-            r'git\+https://github\.com/([\w-]+/[\w-]+)@v([\d.]+)', text
-        )
-        assert installs and set(installs) == {(repo, settings['version'])}
+        assert set(blob.findall(text)) <= {repo}
+        place = path.relative_to(ROOT).as_posix()
+        colab = f'github/{repo}/blob/{settings["branch"]}/{place}'
+        assert path.stem == 'index' or colab in text
+        assert set(install.findall(text)) == {(repo, settings['version'])}
 
 
 def test_version_is_the_same_everywhere():
-    config = configparser.ConfigParser()
-    config.read(ROOT / 'settings.ini', encoding='utf-8')
-    version, citation = (
-        config['DEFAULT']['version'],
-        (ROOT / 'CITATION.cff').read_text(),
-    )
-    newest = re.search(
-        r'^## \[([\d.]+)\] - ([\d-]+)$', (ROOT / 'CHANGELOG.md').read_text(), re.M
-    )
-    assert (
-        newest[1] == version
-        and f'\nversion: {version}\ndate-released: {newest[2]}\n' in citation
-    )
-    assert (
-        f'license: {"Apache-2.0" if config["DEFAULT"]["license"] == "apache2" else "?"}'
-        in citation
-    )
+    settings = read_settings()
+    citation = (ROOT / 'CITATION.cff').read_text()
+    changelog = (ROOT / 'CHANGELOG.md').read_text()
+    newest = re.search(r'^## \[([\d.]+)\] - ([\d-]+)$', changelog, re.M)
+    version, date = newest.groups()
+    assert version == settings['version']
+    assert f'\nversion: {version}\ndate-released: {date}\n' in citation
+    license_name = {'apache2': 'Apache-2.0'}[settings['license']]
+    assert f'license: {license_name}' in citation

@@ -1,4 +1,7 @@
-"""사진을 분류하고 모델을 건네는 일 가운데 노트북에 담을 수 없는 것: 별난 사진, 악의가 있는 파일, 큰 폴더, 진짜 브라우저."""
+"""사진을 분류하고 모델을 건네는 일 가운데 노트북에 담을 수 없는 것.
+
+별난 사진, 악의가 있는 파일, 큰 폴더, 진짜 브라우저.
+"""
 
 import http.server
 import json
@@ -21,25 +24,31 @@ import pytest
 import torch
 from conftest import ENV
 from PIL import Image
+from torchvision.models import squeezenet1_1
 
 from cifar_lit.cli import main
-from cifar_lit.data import InputError, toy_pictures
 from cifar_lit.evaluate import evaluate
+from cifar_lit.parts.files import InputError
+from cifar_lit.parts.toy import toy_pictures
 from cifar_lit.share import export_onnx, export_safetensors, load_model, predict
+
+COMMAND = [
+    sys.executable,
+    '-c',
+    'import sys; from cifar_lit.cli import main; main(sys.argv[1:])',
+]
+TOY = '--data.source toy --trainer.max_epochs 1 --trainer.enable_model_summary false'
 
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
     "장난감 그림으로 조금 학습한 실행 폴더"
     folder = tmp_path_factory.mktemp('share')
-    command = f'tutorial --data.source toy --trainer.max_epochs 1 --trainer.limit_train_batches 60 --model.learning_rate 1e-3 --trainer.enable_model_summary false --run_dir {folder}/run'
+    options = (
+        f'{TOY} --trainer.limit_train_batches 60 --model.learning_rate 1e-3'
+    ).split()
     subprocess.run(
-        [
-            sys.executable,
-            '-c',
-            'import sys; from cifar_lit.cli import main; main(sys.argv[1:])',
-            *command.split(),
-        ],
+        [*COMMAND, 'tutorial', *options, '--run_dir', str(folder / 'run')],
         cwd=folder,
         env=ENV,
         check=True,
@@ -48,116 +57,119 @@ def run(tmp_path_factory):
     return folder / 'run'
 
 
-def call(*args):
-    "`cifar-lit`의 종료 값"
+def call(*arguments):
+    "`cifar-lit`의 종료 코드"
     try:
-        return main([str(arg) for arg in args])
-    except SystemExit as e:
-        return e.code
+        return main([str(argument) for argument in arguments])
+    except SystemExit as error:
+        return error.code
+
+
+def png_chunk(kind, data):
+    check = zlib.crc32(kind + data)
+    return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', check)
 
 
 def bomb():
     "머리에 60,000 × 60,000이라고 적힌 작은 PNG"
-    chunk = lambda kind, data: (
-        struct.pack('>I', len(data))
-        + kind
-        + data
-        + struct.pack('>I', zlib.crc32(kind + data))
-    )
-    return (
-        b'\x89PNG\r\n\x1a\n'
-        + chunk(b'IHDR', struct.pack('>IIBBBBB', 60_000, 60_000, 8, 2, 0, 0, 0))
-        + chunk(b'IDAT', zlib.compress(b'\0' * 1000))
-        + chunk(b'IEND', b'')
-    )
+    head = struct.pack('>IIBBBBB', 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunks = {b'IHDR': head, b'IDAT': zlib.compress(b'\0' * 1000), b'IEND': b''}
+    parts = [png_chunk(kind, data) for kind, data in chunks.items()]
+    return b'\x89PNG\r\n\x1a\n' + b''.join(parts)
 
 
-@pytest.fixture
-def album(tmp_path):
-    "같은 그림을 별난 형식으로 담은 사진첩"
-    album = tmp_path / 'album'
-    album.mkdir()
-    picture = Image.fromarray(toy_pictures(1)[0][0].permute(1, 2, 0).numpy()).resize(
-        (64, 64), Image.Resampling.NEAREST
-    )
-    gray = np.asarray(picture.convert('L'))
+def to_picture(image):
+    "uint8 `(3, H, W)`를 PIL 이미지로"
+    return Image.fromarray(image.permute(1, 2, 0).numpy())
+
+
+def save_pictures(album):
+    "같은 그림을 별난 형식으로 담는다."
+    picture = to_picture(toy_pictures(1)[0][0])
+    picture = picture.resize((64, 64), Image.Resampling.NEAREST)
     picture.save(album / 'plain.png')
     picture.save(album / 'mislabelled.jpg', format='PNG')
     picture.save(album / 'no_suffix', format='PNG')
-    picture.save(
-        album / 'animated.gif',
-        save_all=True,
-        append_images=[Image.new('RGB', (64, 64), 'red')] * 3,
-    )
-    Image.fromarray(gray.astype(np.uint16) * 257).save(album / 'deep16.png')
+    frames = [Image.new('RGB', (64, 64), 'red')] * 3
+    picture.save(album / 'animated.gif', save_all=True, append_images=frames)
+    gray = np.asarray(picture.convert('L'))
     Image.fromarray(gray).save(album / 'gray.png')
+    Image.fromarray(gray.astype(np.uint16) * 257).save(album / 'deep16.png')
     picture.convert('CMYK').save(album / 'cmyk.tif')
     picture.quantize(256).save(album / 'palette.png')
+    alpha = np.full((64, 64), 255, np.uint8)
+    alpha[:8] = 0
     clear = picture.convert('RGBA')
-    clear.putalpha(
-        Image.fromarray(
-            np.where(np.arange(64)[:, None] < 8, 0, 255).repeat(64, 1).astype(np.uint8)
-        )
-    )
+    clear.putalpha(Image.fromarray(alpha))
     clear.save(album / 'alpha.png')
     exif = Image.Exif()
     exif[0x0112] = 6
     picture.rotate(90).save(album / 'rotated.png', exif=exif)
-    (album / 'truncated.png').write_bytes((album / 'plain.png').read_bytes()[:200])
+
+
+def save_broken(album):
+    "사진으로 읽을 수 없는 것"
+    whole = (album / 'plain.png').read_bytes()
+    script = '%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n'
+    (album / 'truncated.png').write_bytes(whole[:200])
     (album / 'empty.jpg').touch()
     (album / 'letter.jpg').write_text('사진이 아닙니다.', encoding='utf-8')
     (album / 'bomb.png').write_bytes(bomb())
-    (album / 'script.eps').write_text(
-        '%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n'
-    )
-    return album
+    (album / 'script.eps').write_text(script)
 
 
 BROKEN = {'truncated.png', 'empty.jpg', 'letter.jpg', 'bomb.png', 'script.eps'}
 
 
+@pytest.fixture
+def album(tmp_path):
+    "별난 사진과 망가진 사진을 담은 사진첩"
+    album = tmp_path / 'album'
+    album.mkdir()
+    save_pictures(album)
+    save_broken(album)
+    return album
+
+
+def probabilities(row):
+    return {answer['class']: answer['probability'] for answer in row['top']}
+
+
 def test_odd_pictures_are_answered_or_named(run, album, capsys):
     assert call('classify', run, album, '--json', '--top_k', 10) == 1
-    rows = {
-        Path(row['path']).name: row
-        for row in map(json.loads, capsys.readouterr().out.splitlines())
-    }
+    lines = map(json.loads, capsys.readouterr().out.splitlines())
+    rows = {Path(row['path']).name: row for row in lines}
+    errors = {name: row['error'] for name, row in rows.items() if 'error' in row}
     assert set(rows) == {path.name for path in album.iterdir()}
-    assert {name for name, row in rows.items() if 'error' in row} == BROKEN
-    assert all(
-        row['error'].count(name) == 1 and '\n' not in row['error']
-        for name, row in rows.items()
-        if name in BROKEN
-    )
-    top = lambda name: {
-        answer['class']: answer['probability'] for answer in rows[name]['top']
-    }
+    assert set(errors) == BROKEN
+    for name, error in errors.items():
+        assert error.count(name) == 1 and '\n' not in error
+    top = {name: probabilities(row) for name, row in rows.items() if name not in BROKEN}
     for name in ('mislabelled.jpg', 'no_suffix', 'rotated.png'):
-        assert top(name) == top('plain.png')
-    assert top('deep16.png') == top('gray.png') != top('plain.png')
+        assert top[name] == top['plain.png']
+    assert top['deep16.png'] == top['gray.png'] != top['plain.png']
     for name in ('animated.gif', 'cmyk.tif', 'palette.png'):
-        assert sum(abs(top(name)[c] - p) for c, p in top('plain.png').items()) < 0.2
+        gaps = [abs(top[name][c] - p) for c, p in top['plain.png'].items()]
+        assert sum(gaps) < 0.2
     white = np.asarray(Image.open(album / 'plain.png')).copy()
     white[:8] = 255
     [expected] = predict(run, white, top_k=10)
-    assert top('alpha.png') == pytest.approx(dict(expected.top), abs=1e-5)
+    assert top['alpha.png'] == pytest.approx(dict(expected.top), abs=1e-5)
 
 
 def test_table_goes_to_stdout_and_errors_to_stderr(run, album, capsys):
-    assert (
-        call('classify', run, album / 'plain.png', album / 'empty.jpg', album / '*.gif')
-        == 1
-    )
+    plain, empty, gifs = (album / name for name in ('plain.png', 'empty.jpg', '*.gif'))
+    assert call('classify', run, plain, empty, gifs) == 1
     printed = capsys.readouterr()
-    assert [line.split()[-1] for line in printed.out.splitlines()] == [
-        str(album / 'plain.png'),
-        str(album / 'animated.gif'),
-    ]
+    named = [line.split()[-1] for line in printed.out.splitlines()]
+    assert named == [str(plain), str(album / 'animated.gif')]
     assert printed.err.count('\n') == 1 and 'empty.jpg' in printed.err
-    assert call('classify', run, album / 'plain.png') == 0
+    assert call('classify', run, plain) == 0
 
 
 class Hostile:
+    "pickle이 읽으면 파일을 만든다."
+
     def __init__(self, path):
         self.path = path
 
@@ -165,16 +177,16 @@ class Hostile:
         return open, (self.path, 'w')
 
 
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
 @contextmanager
 def served(folder):
-    handler = type(
-        'Quiet',
-        (http.server.SimpleHTTPRequestHandler,),
-        {'log_message': lambda *_: None},
-    )
-    with http.server.ThreadingHTTPServer(
-        ('127.0.0.1', 0), partial(handler, directory=folder)
-    ) as server:
+    "`folder`를 보여 주는 서버의 주소"
+    handler = partial(Quiet, directory=folder)
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f'http://127.0.0.1:{server.server_port}'
         server.shutdown()
@@ -183,129 +195,95 @@ def served(folder):
 @pytest.mark.parametrize('kind', ['zip', 'legacy', 'hparams'])
 def test_hostile_checkpoint_runs_nothing(here, run, tmp_path, monkeypatch, kind):
     monkeypatch.setenv('no_proxy', '127.0.0.1')
-    evil = Hostile(str(tmp_path / 'owned'))
-    content = torch.load(run / 'checkpoints/best.ckpt', weights_only=True)
-    content['hyper_parameters' if kind == 'hparams' else 'callbacks'] = {'x': evil}
-    torch.save(
-        content, tmp_path / 'evil.ckpt', _use_new_zipfile_serialization=kind != 'legacy'
-    )
+    owned, evil, onnx = (tmp_path / name for name in ('owned', 'evil.ckpt', 'm.onnx'))
+    refused = '코드는 실행하지 않았습니다'
+    checkpoint = torch.load(run / 'checkpoints/best.ckpt', weights_only=True)
+    key = 'hyper_parameters' if kind == 'hparams' else 'callbacks'
+    checkpoint[key] = {'x': Hostile(str(owned))}
+    torch.save(checkpoint, evil, _use_new_zipfile_serialization=kind != 'legacy')
     with served(tmp_path) as address:
-        for path in (str(tmp_path / 'evil.ckpt'), f'{address}/evil.ckpt'):
-            for use in (
-                load_model,
-                evaluate,
-                partial(export_onnx, path=str(tmp_path / 'm.onnx')),
-            ):
-                with pytest.raises(InputError, match='코드는 실행하지 않았습니다'):
+        for path in (str(evil), f'{address}/evil.ckpt'):
+            for use in (load_model, evaluate, partial(export_onnx, path=str(onnx))):
+                with pytest.raises(InputError, match=refused):
                     use(path)
-            assert '코드는 실행하지 않았습니다' in here(
-                'test', '--data.source', 'toy', '--ckpt_path', path
-            )
-        assert (
-            not (tmp_path / 'owned').exists()
-            and not (tmp_path / 'm.onnx').exists()
-            and not (tmp_path / 'runs').exists()
-        )
-    with open(tmp_path / 'evil.ckpt', 'rb') as file:
+            options = ['--data.source', 'toy', '--ckpt_path', path]
+            assert refused in here('test', *options)
+    for made in (owned, onnx, tmp_path / 'runs'):
+        assert not made.exists()
+    with open(evil, 'rb') as file:
         torch.load(file, weights_only=False)
-    assert (tmp_path / 'owned').exists()  # 막지 않으면 정말 실행되는 파일이다.
+    assert owned.exists()  # 막지 않으면 정말 실행되는 파일이다.
 
 
-def test_checkpoint_from_an_address(here, run, tmp_path, monkeypatch, capsys):
+def test_checkpoint_from_an_address(here, run, monkeypatch):
     monkeypatch.setenv('no_proxy', '127.0.0.1')
-    pictures = toy_pictures(5, seed=9)[0]
+    pictures, _ = toy_pictures(5, seed=9)
     with served(run / 'checkpoints') as address:
-        assert torch.equal(
-            load_model(f'{address}/best.ckpt')(pictures), load_model(run)(pictures)
-        )
-        assert (
-            here(
-                'test',
-                '--data.source',
-                'toy',
-                '--ckpt_path',
-                f'{address}/best.ckpt',
-                '--run_dir',
-                'tested',
-            )
-            is None
-        )
-        with pytest.raises(
-            InputError, match='nothing.ckpt: 체크포인트를 열 수 없습니다'
-        ):
+        best = f'{address}/best.ckpt'
+        assert torch.equal(load_model(best)(pictures), load_model(run)(pictures))
+        options = ['--data.source', 'toy', '--ckpt_path', best, '--run_dir', 'tested']
+        assert here('test', *options) is None
+        missing = 'nothing.ckpt: 체크포인트를 열 수 없습니다'
+        with pytest.raises(InputError, match=missing):
             load_model(f'{address}/nothing.ckpt')
 
 
-def test_network_from_config_comes_back(here, tmp_path):
-    from torchvision.models import squeezenet1_1
-
-    assert (
-        here(
-            'tutorial',
-            '--data.source',
-            'toy',
-            '--trainer.max_epochs',
-            1,
-            '--trainer.limit_train_batches',
-            5,
-            '--trainer.enable_model_summary',
-            'false',
-            '--run_dir',
-            'run',
-            '--model.net',
-            'torchvision.models.squeezenet1_1',
-            '--model.net.num_classes',
-            10,
-        )
-        is None
-    )
-    images = toy_pictures(3)[0]
+def test_network_from_config_comes_back(here):
+    options = (
+        f'{TOY} --trainer.limit_train_batches 5 --run_dir run '
+        '--model.net torchvision.models.squeezenet1_1 --model.net.num_classes 10'
+    ).split()
+    assert here('tutorial', *options) is None
+    images, _ = toy_pictures(3)
     answer = load_model('run')(images)
     shutil.copy('run/checkpoints/best.ckpt', 'alone.ckpt')
     with pytest.raises(InputError, match='net'):
         load_model('alone.ckpt')
-    assert torch.equal(
-        load_model('alone.ckpt', net=squeezenet1_1(num_classes=10))(images), answer
-    )
+    alone = load_model('alone.ckpt', net=squeezenet1_1(num_classes=10))
+    assert torch.equal(alone(images), answer)
     for write, name in ((export_onnx, 'm.onnx'), (export_safetensors, 'm.safetensors')):
-        path = write('run', name)
-        again = load_model(path, net=squeezenet1_1(num_classes=10))
+        again = load_model(write('run', name), net=squeezenet1_1(num_classes=10))
         torch.testing.assert_close(again(images), answer, atol=1e-4, rtol=0)
+
+
+MANY = """
+    import resource
+    from cifar_lit.share import load_model, predict
+
+    def peak():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    model = load_model({run!r})
+    list(predict(model, {first!r}))
+    before = peak()
+    count = sum(answer.error is None for answer in predict(model, {folder!r}))
+    print(count, (peak() - before) // 1024)
+"""
 
 
 def test_ten_thousand_pictures_are_not_held_in_memory(run, tmp_path):
     folder = tmp_path / 'many'
     folder.mkdir()
-    big = Image.effect_noise((400, 400), 90).convert(
-        'RGB'
-    )  # 디코딩하면 0.5 MB, 모두 5 GB
-    big.save(folder / '0.jpg', quality=30)
+    first = folder / '0.jpg'
+    noise = Image.effect_noise((400, 400), 90)  # 디코딩하면 0.5 MB, 모두 5 GB
+    noise.convert('RGB').save(first, quality=30)
     for k in range(1, 10_000):
-        os.link(folder / '0.jpg', folder / f'{k}.jpg')
-    body = f"""
-        import resource
-        from cifar_lit.share import load_model, predict
-        model = load_model({str(run)!r})
-        list(predict(model, {str(folder / '0.jpg')!r}))
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        count = sum(answer.error is None for answer in predict(model, {str(folder)!r}))
-        print(count, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
-    """
+        os.link(first, folder / f'{k}.jpg')
+    body = MANY.format(run=str(run), first=str(first), folder=str(folder))
     done = subprocess.run(
         [sys.executable, '-c', textwrap.dedent(body)],
+        cwd=tmp_path,
+        env=ENV,
         capture_output=True,
         text=True,
-        env=ENV,
-        cwd=tmp_path,
     )
     count, grown = map(int, done.stdout.split())
     assert count == 10_000 and grown < 200, f'{grown} MB'
 
 
-def test_unwritable_and_unknown_targets(run, capsys):
-    assert '/proc/none/m.onnx에 쓸 수 없습니다' in call(
-        'export', run, '/proc/none/m.onnx'
-    )
+def test_unwritable_and_unknown_targets(run):
+    unwritable = '/proc/none/m.onnx'
+    assert f'{unwritable}에 쓸 수 없습니다' in call('export', run, unwritable)
     assert '.onnx나 .safetensors' in call('export', run, 'm.h5')
     assert '체크포인트를 열 수 없습니다' in call('classify', 'nothing.ckpt', 'x.png')
 
@@ -317,53 +295,45 @@ def page_path(run, tmp_path_factory):
     return page_path
 
 
+PICTURES = """
+images => images.map(i => [i.naturalWidth > 100, i.alt.length > 0, i.currentSrc])
+"""
+
+
 @pytest.mark.parametrize('width', [1280, 390])
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 def test_report_opens_from_disk(browser, page_path, width, scheme):
-    page = browser.new_context(
-        viewport={'width': width, 'height': 900}, color_scheme=scheme
-    ).new_page()
+    viewport = {'width': width, 'height': 900}
+    page = browser.new_context(viewport=viewport, color_scheme=scheme).new_page()
     problems, requests = [], []
-    (
-        page.on('console', lambda message: problems.append(message.text)),
-        page.on('pageerror', lambda error: problems.append(str(error))),
-    )
+    page.on('console', lambda message: problems.append(message.text))
+    page.on('pageerror', lambda error: problems.append(str(error)))
     page.on('request', lambda request: requests.append(request.url))
     page.goto(page_path.as_uri())
-    assert problems == [] and [
-        url for url in requests if not url.startswith('data:')
-    ] == [page_path.as_uri()]
+    outside = [url for url in requests if not url.startswith('data:')]
+    assert problems == [] and outside == [page_path.as_uri()]
     assert page.evaluate('document.documentElement.scrollWidth') <= width
-    pictures = page.locator('img').evaluate_all(
-        'images => images.map(i => [i.naturalWidth > 100, i.alt.length > 0, i.currentSrc])'
-    )
+    pictures = page.locator('img').evaluate_all(PICTURES)
     assert len(pictures) == 4 and all(wide and alt for wide, alt, _ in pictures)
-    text = page_path.read_text(encoding='utf-8')
-    assert all(
-        (source in re.findall(r'srcset="([^"]+)"', text)) == (scheme == 'dark')
-        for _, _, source in pictures
-    )
+    dark = re.findall(r'srcset="([^"]+)"', page_path.read_text(encoding='utf-8'))
+    for _, _, source in pictures:
+        assert (source in dark) == (scheme == 'dark')
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        return free.getsockname()[1]
 
 
 @contextmanager
 def app(run, cwd):
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    env = {**ENV, 'no_proxy': '127.0.0.1', 'PYTHONUNBUFFERED': '1'}
-    command = [
-        sys.executable,
-        '-c',
-        'import sys; from cifar_lit.cli import main; main(sys.argv[1:])',
-        'app',
-        str(run),
-        '--port',
-        str(port),
-    ]
+    "`cifar-lit app`이 연 포트"
+    port = free_port()
     with subprocess.Popen(
-        command,
+        [*COMMAND, 'app', str(run), '--port', str(port)],
         cwd=cwd,
-        env=env,
+        env={**ENV, 'no_proxy': '127.0.0.1', 'PYTHONUNBUFFERED': '1'},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -378,15 +348,8 @@ def app(run, cwd):
 
 def test_app_answers_a_picture_and_refuses_a_broken_file(browser, run, album):
     with app(run, album.parent) as port:
-        page, hosts = browser.new_page(), set()
-        page.on(
-            'request',
-            lambda request: (
-                hosts.add(request.url.split('/')[2])
-                if request.url.startswith('http')
-                else None
-            ),
-        )
+        page, urls = browser.new_page(), []
+        page.on('request', lambda request: urls.append(request.url))
         page.goto(f'http://127.0.0.1:{port}')
         page.wait_for_selector('input[type=file]', state='attached')
         page.set_input_files('input[type=file]', album / 'plain.png')
@@ -396,9 +359,9 @@ def test_app_answers_a_picture_and_refuses_a_broken_file(browser, run, album):
         page.get_by_label('Remove Image').first.click()
         page.set_input_files('input[type=file]', album / 'truncated.png')
         page.wait_for_selector('text=truncated.png은(는) 사진으로 읽을 수 없습니다')
+        hosts = {url.split('/')[2] for url in urls if url.startswith('http')}
         assert hosts == {f'127.0.0.1:{port}'}
-        listening = Path('/proc/net/tcp').read_text() if sys.platform == 'linux' else ''
-        assert (
-            f'00000000:{port:04X}' not in listening
-        )  # 다른 컴퓨터에서는 보이지 않는다.
+        if sys.platform == 'linux':  # 다른 컴퓨터에서는 보이지 않는다.
+            listening = Path('/proc/net/tcp').read_text()
+            assert f'00000000:{port:04X}' not in listening
         assert '에서 열 수 없습니다' in call('app', run, '--port', port)
