@@ -6,7 +6,7 @@ PYTHON ?= python3
 SOURCE ?= auto
 PAGES ?= nbs
 BIN := .venv/bin
-NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb))
+NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb nbs/parts/*.ipynb))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 help: ## 이 목록을 보여 준다
@@ -15,8 +15,8 @@ help: ## 이 목록을 보여 준다
 run: .venv/ready ## 학습하고 평가하고 요약한다 (SOURCE=auto, cifar10, toy 또는 사진 폴더)
 	$(BIN)/cifar-lit tutorial --data.source "$(SOURCE)"
 
-test: .venv/ready ## 노트북(strict nbval)과 tests/를 돌린다
-	$(BIN)/python -m pytest
+test: .venv/ready ## ruff, 노트북(strict nbval), tests/를 돌린다. 코어마다 작업자 하나, 작업자마다 스레드 하나
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope
 
 lab: .venv/ready ## JupyterLab으로 장을 연다
 	$(BIN)/jupyter lab nbs
@@ -29,6 +29,7 @@ bench: .venv/ready ## 나란히 재어 표와 그림을 만든다 (SOURCE=사진
 
 notebooks: .venv/ready ## 고친 노트북을 정리하고, 내보내고, 돌리고, README를 만든다
 	$(BIN)/nbdev_clean
+	$(BIN)/ruff format nbs
 	$(BIN)/nbdev_export
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
 	$(BIN)/jupyter nbconvert --to markdown --output-dir . --output README nbs/index.ipynb

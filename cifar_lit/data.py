@@ -24,7 +24,7 @@ from cifar_lit.parts.batches import (
 from .parts.pictures import normalize
 from .parts.sources import find_source
 
-# %% ../nbs/00_data.ipynb #b97f5afa
+# %% ../nbs/00_data.ipynb #64649c4e
 class CIFAR10DataModule(pl.LightningDataModule):
     "CIFAR-10, 장난감 그림 또는 사진 폴더. 잘못된 인자에는 `InputError`"
 
@@ -39,7 +39,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
         flip: Literal['random', 'alternating'] | None = None,  # 좌우로 뒤집는 방법
         crop: int = 0,  # 학습 이미지를 옮겨 자를 픽셀 수
         cutout: int = 0,  # 학습 이미지에서 지울 정사각형의 한 변, 픽셀
-        transform: Callable = normalize,  # PIL 이미지 한 장을 텐서로 바꾸는 함수
+        transform: Callable = normalize,  # 이미지를 텐서로 바꾸는 함수
         train_transform: Callable | None = None,  # 학습에만 쓰는 변환
         num_workers: int = 0,  # 배치를 만드는 프로세스 수
         pin_memory: bool | None = None,  # 없으면 CUDA가 있을 때만
@@ -53,18 +53,15 @@ class CIFAR10DataModule(pl.LightningDataModule):
         self.batch_size, self.data_dir = batch_size, os.path.expanduser(data_dir)
         self.transform, self.train_transform = transform, train_transform or transform
         self.augment = Augment(flip, crop, cutout, run_seed(seed), image_size)
-        self.loading = {
-            'seed': run_seed(seed),
-            'num_workers': num_workers,
-            'pin_memory': pin_memory,
-        }
+        workers = {'num_workers': num_workers, 'pin_memory': pin_memory}
+        self.loading = {'seed': run_seed(seed), **workers}
         self.source = find_source(source, data_dir, image_size, on_bad_image, mirror)
         self.classes = self.source.classes
         self.num_classes = len(self.classes)
         self.input_shape = (3, image_size, image_size)
 
     def prepare_data(self):
-        # 1. 내려받고 가공한다. 2. 디스크에 저장한다.
+        # 1. 내려받고 확인한다. 2. 디스크에 저장한다.
         self.source.prepare()
 
     def setup(self, stage=None):
@@ -74,9 +71,9 @@ class CIFAR10DataModule(pl.LightningDataModule):
             train, val = split_indices(
                 len(labels), self.hparams.val_size, self.hparams.seed
             )
-            changed = PictureDataset(images, labels, self.train_transform, self.augment)
+            seen = PictureDataset(images, labels, self.train_transform, self.augment)
             plain = PictureDataset(images, labels, self.transform)
-            self.cifar_train = PictureSubset(changed, train)
+            self.cifar_train = PictureSubset(seen, train)
             self.cifar_val = PictureSubset(plain, val)
         if stage in (None, 'test', 'predict'):
             images, labels = self.source.load('test')
@@ -99,5 +96,5 @@ class CIFAR10DataModule(pl.LightningDataModule):
 
     @property
     def sizes(self):
-        splits = (self.cifar_train, self.cifar_val, self.cifar_test)
-        return dict(zip(('train', 'val', 'test'), map(len, splits)))
+        names = ('train', 'val', 'test')
+        return {name: len(getattr(self, f'cifar_{name}', ())) for name in names}

@@ -57,6 +57,62 @@ def test_export_changes_nothing(tmp_path):
     assert [name for name in before if after[name] != before[name]] == []
 
 
+STORY_OF_PARTS = {'data', 'model'}  # 부품이 불러도 되는 이야기의 모듈
+EXCEPTIONS = {'cli': {'callbacks'}}  # 명령줄은 콜백도 부른다.
+
+
+def imported_modules(source, package):
+    "`package`에서 부르는 `cifar_lit`의 모듈. 예를 들어 {'data', 'parts.toy'}"
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        above = package.split('.')[: len(package.split('.')) + 1 - node.level]
+        base = [*above, node.module or ''] if node.level else [node.module]
+        name = '.'.join(filter(None, base))
+        if name == 'cifar_lit.parts':
+            found |= {f'parts.{alias.name}' for alias in node.names}
+        elif name.startswith('cifar_lit.'):
+            found.add(name.removeprefix('cifar_lit.'))
+    return found
+
+
+def find_circle(imports):
+    "서로 부르는 모듈. 없으면 빈 목록"
+    left = dict(imports)
+    while free := [name for name, used in left.items() if not used & left.keys()]:
+        for name in free:
+            del left[name]
+    return sorted(left)
+
+
+def test_imports_point_down():
+    imports = {}
+    for path in LIBRARY.rglob('[!_]*.py'):
+        package = 'cifar_lit.parts' if path.parent.name == 'parts' else 'cifar_lit'
+        name = f'{package}.{path.stem}'.removeprefix('cifar_lit.')
+        imports[name] = imported_modules(path.read_text(encoding='utf-8'), package)
+    assert find_circle(imports) == []
+    for name, used in imports.items():
+        if name.startswith('parts.'):
+            story = {module for module in used if not module.startswith('parts.')}
+            allowed = STORY_OF_PARTS | EXCEPTIONS.get(path_name(name), set())
+            assert story <= allowed, f'{name}이 {story - allowed}을 부른다'
+
+
+def path_name(module):
+    return module.rpartition('.')[2]
+
+
+def test_imports_are_read_and_circles_found():
+    source = 'from .files import x\nfrom ..data import y\nfrom . import runs\n'
+    found = imported_modules(source, 'cifar_lit.parts')
+    assert found == {'parts.files', 'data', 'parts.runs'}
+    assert imported_modules('from cifar_lit.model import z', 'cifar_lit') == {'model'}
+    assert find_circle({'a': {'b'}, 'b': {'a'}, 'c': set()}) == ['a', 'b']
+    assert find_circle({'a': {'b'}, 'b': set()}) == []
+
+
 def test_readme_is_the_index(tmp_path):
     options = ['--log-level=ERROR', '--to', 'markdown', '--output', 'README']
     index = NBS / 'index.ipynb'

@@ -72,7 +72,15 @@ def _check(flip, crop, cutout, image_size):
         limit = f'이미지의 한 변인 {image_size} 이하의'
         raise InputError(f'cutout={cutout}: 0 이상, {limit} 픽셀 수를 주세요.')
 
-# %% ../../nbs/parts/augment.ipynb #b194d62f
+# %% ../../nbs/parts/augment.ipynb #b496ca36
+def _flips(how, draws, first_draws, epoch):  # bool `(N, 1)`
+    if how == 'alternating':
+        flips = (first_draws < 0.5) ^ (epoch % 2 == 1)
+    else:
+        flips = draws < (0.5 if how else 0)
+    return torch.from_numpy(flips)[:, None]
+
+# %% ../../nbs/parts/augment.ipynb #6d1a6363
 class Augment:
     "uint8 `(N, C, H, W)`를 같은 모양으로 바꾼다. 할 수 없는 인자이면 `InputError`"
 
@@ -96,14 +104,9 @@ class Augment:
         if self.crop or self.flip:
             shifts = draws[:, 1:3] * (2 * self.crop + 1)
             shifts = torch.from_numpy(shifts.astype(np.int64) - self.crop)
-            flips = torch.from_numpy(self._flips(draws, indices, epoch))
-            images = _move(images, shifts[:, :1], shifts[:, 1:], flips[:, None])
+            first = picture_draws(self.seed, 0, indices, 1)[:, 0]
+            flips = _flips(self.flip, draws[:, 0], first, epoch)
+            images = _move(images, shifts[:, :1], shifts[:, 1:], flips)
         if self.cutout:
             images = _cut_out(images, self.cutout, draws[:, 3], draws[:, 4])
         return images
-
-    def _flips(self, draws, indices, epoch):
-        if self.flip != 'alternating':
-            return draws[:, 0] < (0.5 if self.flip else 0)
-        first = picture_draws(self.seed, 0, indices, 1)[:, 0] < 0.5
-        return first ^ (epoch % 2 == 1)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TutorialTrainer', 'TutorialCLI', 'main']
 
-# %% ../../nbs/parts/cli.ipynb #c22289f1
+# %% ../../nbs/parts/cli.ipynb #cf6f5372
 import atexit
 import logging
 import os
@@ -25,26 +25,18 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zer
 from ..callbacks import ImagePredictionLogger
 from ..data import CIFAR10DataModule
 from ..model import VAL_LOSS, LitModel
+from . import runs
 from .checkpoints import check_state_dict, read_checkpoint
 from .files import InputError
 from .hardware import best_precision, tune_cpu
 from .loggers import SafeWandbLogger, wandb_mode
 from .progress import LineProgress, TerminalBar
-from cifar_lit.parts.runs import (
-    BestCheckpoint,
-    PredictionWriter,
-    Stopwatch,
-    as_lines,
-    describe_places,
-    describe_result,
-    describe_start,
-    make_run_folder,
-)
 
-# %% ../../nbs/parts/cli.ipynb #23fb2ca5
-@rank_zero_only
-def _say(rows):
-    print(as_lines(rows), flush=True)
+# %% ../../nbs/parts/cli.ipynb #525f7d26
+def _announce(trainer, model, datamodule):
+    if trainer.is_global_zero:
+        about = runs.describe_data(datamodule) | runs.describe_model(trainer, model)
+        print(runs.as_lines(about), flush=True)
 
 
 class TutorialTrainer(pl.Trainer):
@@ -57,9 +49,9 @@ class TutorialTrainer(pl.Trainer):
         ckpt_path: str | None = None,  # 이어서 학습할 체크포인트
     ):
         "학습하고, 가장 좋은 체크포인트를 테스트하고, 요약을 쓴다."
-        watch = Stopwatch()
+        watch = runs.Stopwatch()
         self.callbacks.append(watch)
-        _say(describe_start(self, model, datamodule))
+        _announce(self, model, datamodule)
         self.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
         which = {'ckpt_path': None if self.fast_dev_run else 'best', 'verbose': False}
         try:
@@ -68,9 +60,11 @@ class TutorialTrainer(pl.Trainer):
             for logger in self.loggers:
                 logger.finalize('failed')
             raise
-        _say(describe_result(result, watch) | describe_places(self))
+        told = runs.describe_result(result, watch) | runs.describe_places(self)
+        if self.is_global_zero:
+            print(runs.as_lines(told), flush=True)
 
-# %% ../../nbs/parts/cli.ipynb #80a862d5
+# %% ../../nbs/parts/cli.ipynb #eb287e3d
 _CALLBACKS = {
     'early_stopping.monitor': VAL_LOSS,
     'checkpoint.monitor': VAL_LOSS,
@@ -79,7 +73,7 @@ _CALLBACKS = {
     'checkpoint.enable_version_counter': False,
 }
 
-
+# %% ../../nbs/parts/cli.ipynb #1b644324
 class _Options(LightningCLI):
     recipe = {
         'data.batch_size': 32,
@@ -96,7 +90,7 @@ class _Options(LightningCLI):
         run_dir = '실행 폴더 (기본: runs/<시각>-<데이터>)'
         parser.add_argument('--run_dir', type=str | None, help=run_dir)
         parser.add_lightning_class_args(EarlyStopping, 'early_stopping')
-        parser.add_lightning_class_args(BestCheckpoint, 'checkpoint')
+        parser.add_lightning_class_args(runs.BestCheckpoint, 'checkpoint')
         skip = {'val_samples', 'denormalize'}
         parser.add_class_arguments(ImagePredictionLogger, 'examples', skip=skip)
         machine = {'trainer.precision': best_precision()}
@@ -106,7 +100,7 @@ class _Options(LightningCLI):
             link = f'data.{name}', f'model.{name}'
             parser.link_arguments(*link, apply_on='instantiate')
 
-# %% ../../nbs/parts/cli.ipynb #23aff54f
+# %% ../../nbs/parts/cli.ipynb #9fbee5c5
 _NAMED = ('best', 'last', 'hpc', 'registry')  # Lightning이 뜻을 아는 ckpt_path
 
 
@@ -133,7 +127,7 @@ class _Checked(_Options):
             if '://' in self.given:
                 config.ckpt_path = _keep(self.checkpoint)
 
-# %% ../../nbs/parts/cli.ipynb #39574c22
+# %% ../../nbs/parts/cli.ipynb #d0fc9785
 class _Fitted(_Checked):
     def before_instantiate_classes(self):
         config = self.config[self.config.subcommand]
@@ -153,7 +147,7 @@ class _Fitted(_Checked):
             )
             config.model.fused = False
 
-# %% ../../nbs/parts/cli.ipynb #49110fe0
+# %% ../../nbs/parts/cli.ipynb #66df1a7c
 def _wandb_logger(folder, source):
     name, tags = folder.name, []
     if source == 'toy':
@@ -167,47 +161,59 @@ def _wandb_logger(folder, source):
     return logger
 
 
+def _loggers(folder, source, trains):
+    loggers = [CSVLogger(folder.parent, name='', version=folder.name)]
+    if trains:
+        loggers.append(_wandb_logger(folder, source))
+    return loggers
+
+
 def _progress(config):
     if config.enable_progress_bar is False:
         return []
     return [TerminalBar() if sys.stdout.isatty() else LineProgress()]
 
-# %% ../../nbs/parts/cli.ipynb #06b22a50
-class TutorialCLI(_Fitted):
-    "`LightningCLI`에 `tutorial` 명령과 실행 폴더를 더한 것"
-
+# %% ../../nbs/parts/cli.ipynb #de1a57bd
+class _Prepared(_Fitted):
     def instantiate_trainer(self, **kwargs):
-        dm, trains = self.datamodule, self.subcommand in ('fit', 'tutorial')
-        if self.checkpoint:
-            check_state_dict(self.model.state_dict(), self.checkpoint['state_dict'])
-        self.config[self.subcommand].ckpt_path = self.given  # config.yaml에 남을 것
+        trains, source = self.subcommand in ('fit', 'tutorial'), self._prepare()
         config = self._get(self.config_init, 'trainer')
-        if rank_zero_only.rank == 0:
-            dm.prepare_data()
-            dm.setup()
-            if trains:
-                dm.train_dataloader()  # 배치가 데이터보다 크면 여기서 드러난다.
         place = self._get(self.config, 'run_dir'), config.default_root_dir or 'runs'
-        folder = make_run_folder(*place, dm.source.name)
+        folder = runs.make_run_folder(*place, source)
         callbacks = [*(config.callbacks or []), *_progress(config)]
         if trains:
             callbacks.append(self._get(self.config_init, 'examples'))
         elif self.subcommand == 'predict':
-            callbacks.append(PredictionWriter(folder))
+            callbacks.append(runs.PredictionWriter(folder))
         if config.logger in (None, True):
-            kwargs['logger'] = [CSVLogger(folder.parent, name='', version=folder.name)]
-            if trains:
-                kwargs['logger'].append(_wandb_logger(folder, dm.source.name))
+            kwargs['logger'] = _loggers(folder, source, trains)
         kwargs |= {'default_root_dir': folder, 'callbacks': callbacks}
         return super().instantiate_trainer(**kwargs)
 
+    def _prepare(self):
+        if self.checkpoint:
+            check_state_dict(self.model.state_dict(), self.checkpoint['state_dict'])
+        self.config[self.subcommand].ckpt_path = self.given  # config.yaml에 남을 것
+        if rank_zero_only.rank == 0:
+            self.datamodule.prepare_data()
+            self.datamodule.setup()
+            if self.subcommand in ('fit', 'tutorial'):
+                self.datamodule.train_dataloader()  # 배치가 너무 크면 여기서 드러난다.
+        return self.datamodule.source.name
+
+# %% ../../nbs/parts/cli.ipynb #d5ff9602
+class TutorialCLI(_Prepared):
+    "`LightningCLI`에 `tutorial` 명령과 실행 폴더를 더한 것"
+
     def before_fit(self):
-        _say(describe_start(self.trainer, self.model, self.datamodule))
+        _announce(self.trainer, self.model, self.datamodule)
 
     def after_fit(self):
-        _say(describe_places(self.trainer))
+        told = runs.describe_places(self.trainer)
+        if self.trainer.is_global_zero:
+            print(runs.as_lines(told), flush=True)
 
-# %% ../../nbs/parts/cli.ipynb #6d8a69a3
+# %% ../../nbs/parts/cli.ipynb #bba6351f
 _WARNINGS = (
     'LeafSpec',
     'does not have many workers',
@@ -231,7 +237,7 @@ _INFOS = (
     '`Trainer.fit` stopped',
 )
 
-
+# %% ../../nbs/parts/cli.ipynb #2f6a4d10
 def _is_news(record):
     message = record.getMessage()
     return not any(words in message for words in _INFOS)
@@ -245,7 +251,7 @@ def _be_quiet():
             handler.addFilter(_is_news)
     os.environ.setdefault('WANDB_SHOW_INFO', 'false')  # 볼 곳은 요약이 알려 준다.
 
-# %% ../../nbs/parts/cli.ipynb #d3f4fc65
+# %% ../../nbs/parts/cli.ipynb #a75b4ce6
 def main(
     args: list[str] | None = None,  # 명령줄의 인자. 없으면 `sys.argv`
     model_class=LitModel,  # 학습할 모델의 클래스

@@ -108,11 +108,19 @@ def _verified_archive(root, url, seconds):
         )
     return part.rename(archive)
 
-# %% ../../nbs/parts/download.ipynb #97a77849
+# %% ../../nbs/parts/download.ipynb #55004063
 def _one_at_a_time(root, seconds):
     name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
     path = Path(tempfile.gettempdir(), f'cifar_lit-{name}.lock')
     return FileLock(path, timeout=seconds or -1, mode=0o666)
+
+
+_NETWORK_FAULTS = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    _TooSlow,
+    Timeout,
+)
 
 
 def _no_download(url, root, error):
@@ -126,7 +134,7 @@ def _no_download(url, root, error):
         "mirror에 다른 주소를 주거나, source='toy'로 시작할 수도 있습니다."
     )
 
-# %% ../../nbs/parts/download.ipynb #3df784b2
+# %% ../../nbs/parts/download.ipynb #65afdd2f
 def download_cifar10(
     data_dir: str,  # 공식 파일을 둘 폴더
     *,
@@ -144,12 +152,7 @@ def download_cifar10(
         with _one_at_a_time(root, seconds):
             if faults := cifar10_faults(root):
                 _extract(_verified_archive(root, url, seconds), faults)
-    except (
-        requests.RequestException,
-        urllib3.exceptions.HTTPError,
-        _TooSlow,
-        Timeout,
-    ) as error:
+    except _NETWORK_FAULTS as error:
         raise _no_download(url, root, error) from error
     except OSError as error:
         raise InputError(

@@ -127,7 +127,7 @@ def _decode_all(rows, size, on_bad_image):
         'bad': np.array(bad, dtype=str),
     }
 
-# %% ../../nbs/parts/folder.ipynb #eccbd6a0
+# %% ../../nbs/parts/folder.ipynb #685a8fa0
 _NO_CACHE = (
     OSError,
     ValueError,
@@ -137,7 +137,7 @@ _NO_CACHE = (
     zipfile.BadZipFile,
 )
 
-
+# %% ../../nbs/parts/folder.ipynb #f9348def
 def _load_cache(path, key):
     "없거나 낡았거나 망가진 캐시이면 None"
     try:
@@ -160,7 +160,7 @@ def _save_cache(paths, pictures):
         '쓸 수 있는 폴더를 data_dir에 주세요.'
     ) from problem
 
-# %% ../../nbs/parts/folder.ipynb #4b041579
+# %% ../../nbs/parts/folder.ipynb #04b82529
 def _hold_out(labels):
     "테스트로 뗄 것이 True인 배열"
     rng = np.random.default_rng(0)
@@ -171,7 +171,7 @@ def _hold_out(labels):
         held[members[:size]] = True
     return held
 
-# %% ../../nbs/parts/folder.ipynb #c595fd2a
+# %% ../../nbs/parts/folder.ipynb #6ab4f1d2
 def folder_pictures(
     folder: str,  # 사진 폴더
     image_size: int = 32,  # 줄인 뒤의 한 변, 픽셀
@@ -192,7 +192,7 @@ def folder_pictures(
         _save_cache(paths, {**pictures, 'key': key})
     return _parts(folder, pictures)
 
-# %% ../../nbs/parts/folder.ipynb #a0044d3f
+# %% ../../nbs/parts/folder.ipynb #aee12ed7
 def _parts(folder, pictures):
     is_train = pictures['is_train']
     if not Path(folder, 'test').is_dir():
@@ -208,7 +208,7 @@ def _parts(folder, pictures):
         parts[split] = torch.from_numpy(images), torch.from_numpy(labels)
     return parts
 
-# %% ../../nbs/parts/folder.ipynb #d3b7bd0e
+# %% ../../nbs/parts/folder.ipynb #f39000d0
 class FolderSource:
     "사진 폴더. `train/`과 `test/`는 없어도 된다. 떼어 두었으면 `held_out`이 참"
 

@@ -66,23 +66,9 @@ def how_to_see(
     folder = Path(run.dir).parent
     return {'터미널에서 보기': f'wandb leet {folder}', 'W&B': f'wandb sync {folder}'}
 
-# %% ../../nbs/parts/loggers.ipynb #7bb1aaa1
-class _SafeRun(WandbLogger):
+# %% ../../nbs/parts/loggers.ipynb #ffc0a87f
+class _Guarded(WandbLogger):
     places = None  # 기록을 보는 방법
-
-    @property
-    @rank_zero_experiment
-    def experiment(self):
-        import wandb
-
-        if self._experiment is None:
-            started = wandb.run or _start_run(self._wandb_init, self._offline)
-            self._experiment, self.places = started, how_to_see(started)
-            with self._guard():
-                started.define_metric('trainer/global_step')
-                step = {'step_metric': 'trainer/global_step', 'step_sync': True}
-                started.define_metric('*', **step)
-        return self._experiment
 
     @property
     def where(self):  # 주소나 `wandb sync` 명령
@@ -101,7 +87,23 @@ class _SafeRun(WandbLogger):
             )
             self._experiment = _no_run()
 
-# %% ../../nbs/parts/loggers.ipynb #32249b62
+# %% ../../nbs/parts/loggers.ipynb #96525564
+class _SafeRun(_Guarded):
+    @property
+    @rank_zero_experiment
+    def experiment(self):
+        import wandb
+
+        if self._experiment is None:
+            started = wandb.run or _start_run(self._wandb_init, self._offline)
+            self._experiment, self.places = started, how_to_see(started)
+            with self._guard():
+                started.define_metric('trainer/global_step')
+                step = {'step_metric': 'trainer/global_step', 'step_sync': True}
+                started.define_metric('*', **step)
+        return self._experiment
+
+# %% ../../nbs/parts/loggers.ipynb #45b4f523
 class _ClosingRun(_SafeRun):
     @rank_zero_only
     def finish(self, exit_code=0):
@@ -130,23 +132,8 @@ class _ClosingRun(_SafeRun):
             return None
         return f'wandb artifact get {run.entity}/{run.project}/model-{run.id}:best'
 
-# %% ../../nbs/parts/loggers.ipynb #0bb21ed8
-class SafeWandbLogger(_ClosingRun):
-    "묻지 않고, 실패해도 학습을 멈추지 않고, 학습이 실패하면 닫는 `WandbLogger`"
-
-    def __init__(
-        self,
-        project: str = 'wandb-lightning',  # W&B 프로젝트
-        save_dir: str = '.',  # `wandb/` 폴더를 둘 곳. 없으면 만든다
-        name: str | None = None,  # 실행 이름
-        job_type: str | None = None,  # 실행의 종류
-        **kwargs,  # `WandbLogger`와 `wandb.init`의 나머지 인자
-    ):
-        names = {'project': project, 'name': name, 'job_type': job_type}
-        super().__init__(save_dir=os.fspath(save_dir), **names, **kwargs)
-        self._wandb_init.pop('anonymous', None)  # wandb 0.31이 없앤 인자
-        Path(save_dir).mkdir(parents=True, exist_ok=True)
-
+# %% ../../nbs/parts/loggers.ipynb #e77ca1d9
+class _Wrapped(_ClosingRun):
     @rank_zero_only
     def log_metrics(self, metrics, step=None):
         with self._guard():
@@ -165,3 +152,20 @@ class SafeWandbLogger(_ClosingRun):
     def after_save_checkpoint(self, checkpoint_callback):
         with self._guard():
             super().after_save_checkpoint(checkpoint_callback)
+
+# %% ../../nbs/parts/loggers.ipynb #1d1d7de3
+class SafeWandbLogger(_Wrapped):
+    "묻지 않고, 실패해도 학습을 멈추지 않고, 학습이 실패하면 닫는 `WandbLogger`"
+
+    def __init__(
+        self,
+        project: str = 'wandb-lightning',  # W&B 프로젝트
+        save_dir: str = '.',  # `wandb/` 폴더를 둘 곳. 없으면 만든다
+        name: str | None = None,  # 실행 이름
+        job_type: str | None = None,  # 실행의 종류
+        **kwargs,  # `WandbLogger`와 `wandb.init`의 나머지 인자
+    ):
+        names = {'project': project, 'name': name, 'job_type': job_type}
+        super().__init__(save_dir=os.fspath(save_dir), **names, **kwargs)
+        self._wandb_init.pop('anonymous', None)  # wandb 0.31이 없앤 인자
+        Path(save_dir).mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,22 @@ _TOY_INSTEAD = """
 진짜 사진을 쓰려면 source='cifar10'을 주세요.
 ========================================================================"""
 
-# %% ../../nbs/parts/sources.ipynb #08518976
+# %% ../../nbs/parts/sources.ipynb #cde2b70c
+def _try_download(official):
+    try:
+        place, mirror = official.data_dir, official.mirror
+        download_cifar10(place, mirror=mirror, seconds=8)
+    except InputError as error:
+        rank_zero_warn(str(error))
+
+
+def _official_or_toy(official):
+    if not cifar10_faults(Path(official.data_dir)):
+        return official
+    rank_zero_warn(_TOY_INSTEAD)
+    return ToySource()
+
+# %% ../../nbs/parts/sources.ipynb #ad4148c3
 class AutoSource:
     "공식 파일을 쓸 수 있으면 그것, 아니면 장난감 그림"
 
@@ -39,11 +54,7 @@ class AutoSource:
     @property
     def chosen(self):  # `OfficialSource` 또는 `ToySource`
         "처음 물을 때 정해지고 그 뒤로는 바뀌지 않는다."
-        if self._chosen is None:
-            missing = cifar10_faults(Path(self.official.data_dir))
-            self._chosen = ToySource() if missing else self.official
-            if missing:
-                rank_zero_warn(_TOY_INSTEAD)
+        self._chosen = self._chosen or _official_or_toy(self.official)
         return self._chosen
 
     @property
@@ -53,29 +64,21 @@ class AutoSource:
 
     def prepare(self):
         "8초 안에 받을 수 있으면 받는다."
-        if self._chosen is not None:
-            return
-        try:
-            place, mirror = self.official.data_dir, self.official.mirror
-            download_cifar10(place, mirror=mirror, seconds=8)
-        except InputError as error:
-            rank_zero_warn(str(error))
+        if self._chosen is None:
+            _try_download(self.official)
 
-    def load(
-        self,
-        split: str,  # 'train' 또는 'test'
-    ):  # 이미지 uint8 `(N, 3, 32, 32)`, 라벨 int64 `(N,)`
-        "정해진 출처에서 읽는다."
+    def load(self, split):  # 이미지 uint8 `(N, 3, 32, 32)`, 라벨 int64 `(N,)`
+        "정해진 출처의 `split`, 곧 'train'이나 'test'"
         return self.chosen.load(split)
 
-# %% ../../nbs/parts/sources.ipynb #57adf0df
+# %% ../../nbs/parts/sources.ipynb #5731e8d7
 def _check_size(source, image_size, built_in):
     if image_size < 1 or (source in built_in and image_size != 32):
         names = ', '.join(built_in)
         allowed = f'사진 폴더에서는 1 이상, {names}에서는 32만 됩니다.'
         raise InputError(f'image_size={image_size}: {allowed}')
 
-
+# %% ../../nbs/parts/sources.ipynb #3e10211d
 def find_source(
     source: str,  # 'cifar10', 'toy', 'auto' 또는 사진 폴더
     data_dir: str = './',  # 공식 파일을 두는 폴더
