@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CIFAR10DataModule']
 
-# %% ../nbs/00_data.ipynb #210b4aab
+# %% ../nbs/00_data.ipynb #8b5fd533
 import os
 from collections.abc import Callable
 from typing import Literal
@@ -16,7 +16,7 @@ from .parts.augment import Augment
 from cifar_lit.parts.batches import (
     PictureDataset,
     PictureSubset,
-    check_batches,
+    loader_options,
     picture_loader,
     run_seed,
     split_indices,
@@ -24,7 +24,7 @@ from cifar_lit.parts.batches import (
 from .parts.pictures import normalize
 from .parts.sources import find_source
 
-# %% ../nbs/00_data.ipynb #64649c4e
+# %% ../nbs/00_data.ipynb #b45fa90d
 class CIFAR10DataModule(pl.LightningDataModule):
     "CIFAR-10, 장난감 그림 또는 사진 폴더. 잘못된 인자에는 `InputError`"
 
@@ -49,12 +49,12 @@ class CIFAR10DataModule(pl.LightningDataModule):
     ):
         super().__init__()
         self.save_hyperparameters(ignore=['transform', 'train_transform'])
-        check_batches(batch_size, num_workers, val_size)
         self.batch_size, self.data_dir = batch_size, os.path.expanduser(data_dir)
         self.transform, self.train_transform = transform, train_transform or transform
         self.augment = Augment(flip, crop, cutout, run_seed(seed), image_size)
-        workers = {'num_workers': num_workers, 'pin_memory': pin_memory}
-        self.loading = {'seed': run_seed(seed), **workers}
+        self.loading = loader_options(
+            batch_size, val_size, seed, num_workers, pin_memory
+        )
         self.source = find_source(source, data_dir, image_size, on_bad_image, mirror)
         self.classes = self.source.classes
         self.num_classes = len(self.classes)
@@ -68,9 +68,8 @@ class CIFAR10DataModule(pl.LightningDataModule):
         # 3. Dataset으로 읽는다. 4. 변환을 적용한다.
         if stage in (None, 'fit', 'validate'):
             images, labels = self.source.load('train')
-            train, val = split_indices(
-                len(labels), self.hparams.val_size, self.hparams.seed
-            )
+            size, seed = self.hparams.val_size, self.hparams.seed
+            train, val = split_indices(len(labels), size, seed)
             seen = PictureDataset(images, labels, self.train_transform, self.augment)
             plain = PictureDataset(images, labels, self.transform)
             self.cifar_train = PictureSubset(seen, train)
@@ -96,5 +95,5 @@ class CIFAR10DataModule(pl.LightningDataModule):
 
     @property
     def sizes(self):
-        names = ('train', 'val', 'test')
-        return {name: len(getattr(self, f'cifar_{name}', ())) for name in names}
+        splits = ('train', 'val', 'test')
+        return {name: len(getattr(self, f'cifar_{name}', ())) for name in splits}

@@ -52,10 +52,10 @@ class ConvNet(nn.Module):
         x = F.relu(self.fc2(x))
         return self.fc3(x)
 
-# %% ../nbs/02_model.ipynb #c763888d
+# %% ../nbs/02_model.ipynb #0a3f74a4
 VAL_LOSS = 'val_loss'  # 가장 좋은 체크포인트를 고르는 값
 
-
+# %% ../nbs/02_model.ipynb #d16ff5f5
 class LitModel(pl.LightningModule):
     "이미지 `(N, *input_shape)`의 분류기. 배치는 (float32 이미지, int64 라벨 `(N,)`)"
 
@@ -79,9 +79,7 @@ class LitModel(pl.LightningModule):
         self.test_acc = MulticlassAccuracy(num_classes, average='micro')
 
     def forward(self, x):
-        logits = self.net(x)
-        check_logits(logits, len(x), self.hparams.num_classes)
-        return logits
+        return check_logits(self.net(x), len(x), self.hparams.num_classes)
 
     def training_step(self, batch, batch_idx):
         x, y = batch
@@ -98,16 +96,14 @@ class LitModel(pl.LightningModule):
         x, y = batch
         logits = self(x)
         self.val_acc(logits, y)
-        loss = F.cross_entropy(logits, y)
-        self.log(VAL_LOSS, loss, prog_bar=True, sync_dist=True)
+        self.log(VAL_LOSS, F.cross_entropy(logits, y), prog_bar=True, sync_dist=True)
         self.log('val_acc', self.val_acc, prog_bar=True)
 
     def test_step(self, batch, batch_idx):
         x, y = batch
         logits = self(x)
         self.test_acc(logits, y)
-        loss = F.cross_entropy(logits, y)
-        self.log('test_loss', loss, prog_bar=True, sync_dist=True)
+        self.log('test_loss', F.cross_entropy(logits, y), prog_bar=True, sync_dist=True)
         self.log('test_acc', self.test_acc, prog_bar=True)
 
     def predict_step(self, batch, batch_idx):  # 확률 `(N, num_classes)`

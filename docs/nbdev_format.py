@@ -37,12 +37,12 @@ _ATTACHMENT = re.compile(r'(?<=\]\()attachment:([^)\s]+)')
 
 
 def read_notebooks(folder):
-    "`{'parts/toy': 노트북}`. `.`이나 `_`로 시작하는 폴더는 보지 않는다."
+    "`{'parts/toy': 노트북}`. 학습이 남긴 폴더에도 노트북이 있으므로 거기는 안 본다."
+    story, parts = Path(folder).glob('*.ipynb'), Path(folder).glob('parts/*.ipynb')
     found = {}
-    for path in sorted(Path(folder).rglob('*.ipynb')):
+    for path in sorted([*story, *parts]):
         name = path.relative_to(folder).with_suffix('').as_posix()
-        if not re.search(r'(^|/)[._]', name):
-            found[name] = nbformat.read(path, as_version=4)
+        found[name] = nbformat.read(path, as_version=4)
     return found
 
 

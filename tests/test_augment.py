@@ -6,9 +6,11 @@
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
 
 from cifar_lit.data import CIFAR10DataModule
 from cifar_lit.model import LitModel
+from cifar_lit.parts.batches import EpochSampler
 from cifar_lit.parts.files import InputError
 
 ON = dict(flip='alternating', crop=4, cutout=8)
@@ -93,3 +95,18 @@ def test_only_training_pictures_are_changed(toy_folder):
 def test_impossible_augmentation_is_named(name, value):
     with pytest.raises(InputError, match=f'{name}={value!r}'):
         CIFAR10DataModule(16, source='toy', **{name: value})
+
+
+def test_ranks_see_every_picture_once():
+    seen = []
+    for rank in (0, 1):
+        sampler = EpochSampler(10, seed=3)
+        wrapped = DistributedSamplerWrapper(sampler, num_replicas=2, rank=rank)
+        epochs = []
+        for epoch in range(2):
+            wrapped.set_epoch(epoch)
+            epochs.append([index % 10 for index in wrapped])
+        seen.append(epochs)
+    for first, second in zip(*seen):
+        assert sorted(first + second) == list(range(10))
+    assert seen[0][0] != seen[0][1]

@@ -103,7 +103,7 @@ def offline_run(folder):
 def test_tutorial_leaves_one_folder(cli, tmp_path):
     done = cli('tutorial', *QUICK)
     assert 'epoch 1/1 done' in done.stdout and '정확도: ' in done.stdout
-    assert '\r' not in done.stdout + done.stderr
+    assert '\r' not in done.stdout and done.stderr == ''  # 흠처럼 보이는 것이 없다.
     assert names_in(tmp_path) == {'runs'}
     [folder] = (tmp_path / 'runs').iterdir()
     assert folder.name.endswith('-toy')
@@ -112,7 +112,17 @@ def test_tutorial_leaves_one_folder(cli, tmp_path):
     assert names_in(folder / 'checkpoints') == {'best.ckpt', 'last.ckpt'}
     assert Image.open(folder / 'examples-step=000020.png').size > (500, 200)
     metrics = {'val_loss', 'val_acc', 'test_loss', 'test_acc', 'train_loss_epoch'}
-    assert metrics <= read_rows(folder / 'metrics.csv')[0].keys()
+    rows = read_rows(folder / 'metrics.csv')
+    assert metrics <= rows[0].keys()
+    # 마지막으로 보인 값은 에포크 전체의 것이다.
+    [line] = [line for line in done.stdout.splitlines() if ' done ' in line]
+    names = {'train_loss_epoch': 'loss', 'val_loss': 'val_loss', 'val_acc': 'val_acc'}
+    for name, shown in names.items():
+        [value] = [float(row[name]) for row in rows if row[name]]
+        assert f' {shown} {value:.3f}' in line
+    run = f'{folder.relative_to(tmp_path)}/wandb/offline-run-'
+    assert f'터미널에서 보기: wandb leet {run}' in done.stdout
+    assert f'W&B: wandb sync {run}' in done.stdout
     config = yaml.safe_load((folder / 'config.yaml').read_text())
     assert config['data']['source'] == 'toy'
 
@@ -125,10 +135,11 @@ def toy_validation():
     return dm, next(iter(dm.val_dataloader()))
 
 
-def test_wandb_files_hold_pictures_captions_and_hyperparameters(cli, tmp_path):
+def test_wandb_files_hold_pictures_captions_and_hyperparameters(here, tmp_path):
     from cifar_lit.parts.pictures import denormalize
 
-    cli('tutorial', *QUICK, '--run_dir', 'run', '--examples.num_samples', 6)
+    options = ['--run_dir', 'run', '--examples.num_samples', 6]
+    assert here('tutorial', *QUICK, *options) is None
     run = offline_run(tmp_path / 'run')
     found = list(records(run))
     [shown] = [row for row in histories(found) if 'examples.filenames' in row]
@@ -157,10 +168,12 @@ def test_wandb_files_hold_pictures_captions_and_hyperparameters(cli, tmp_path):
     assert kind == 'exit' and record.exit.exit_code == 0
 
 
-def test_auto_without_network_is_loud(cli):
-    done = cli('tutorial', *ONE_EPOCH, '--data.source', 'auto')
-    assert '진짜 CIFAR-10이 아닙니다' in done.stderr and '데이터: toy' in done.stdout
-    assert '-toy' in done.stdout.split('실행 폴더: ')[1].splitlines()[0]
+def test_auto_without_network_is_loud(here, capsys):
+    with pytest.warns(UserWarning, match='진짜 CIFAR-10이 아닙니다'):
+        assert here('tutorial', *ONE_EPOCH, '--data.source', 'auto') is None
+    printed = capsys.readouterr().out
+    assert '데이터: toy' in printed
+    assert '-toy' in printed.split('실행 폴더: ')[1].splitlines()[0]
 
 
 def test_own_pictures_then_validate_test_predict(here, tmp_path, toy_folder, capsys):
@@ -428,8 +441,8 @@ def test_failure_after_training_closes_wandb(here, monkeypatch):
     assert wandb.run is None
 
 
-def test_two_processes_predict_into_one_folder(cli, tmp_path):
-    cli('tutorial', *QUICK, '--run_dir', 'run')
+def test_two_processes_predict_into_one_folder(here, cli, tmp_path):
+    assert here('fit', *QUICK, '--run_dir', 'run') is None
     options = '--data.source toy --ckpt_path run/checkpoints/best.ckpt'.split()
     cli('predict', *options, *TWO_PROCESSES)
     [folder] = (tmp_path / 'runs').iterdir()

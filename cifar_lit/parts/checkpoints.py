@@ -37,18 +37,19 @@ def check_state_dict(
             )
             raise InputError(f'{difference} {advice}')
 
-# %% ../../nbs/parts/checkpoints.ipynb #c6ab3e8c
+# %% ../../nbs/parts/checkpoints.ipynb #01da99d6
 def check_logits(
     logits,  # 신경망의 출력
     n: int,  # 이미지 수
     num_classes: int,  # 클래스 수
-):
+):  # 받은 `logits`
     "모양이 `(n, num_classes)`가 아니면 `InputError`"
     if logits.shape != (n, num_classes):
         raise InputError(
             f'net이 모양 {tuple(logits.shape)}을 냈습니다. 이미지 {n}장에 '
             f'클래스 {num_classes}개이면 {(n, num_classes)}이어야 합니다.'
         )
+    return logits
 
 # %% ../../nbs/parts/checkpoints.ipynb #48cde806
 def _open(path):
