@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CIFAR10DataModule']
 
-# %% ../nbs/00_data.ipynb #8b5fd533
+# %% ../nbs/00_data.ipynb #211fdb58
 import os
 from collections.abc import Callable
 from typing import Literal
@@ -17,14 +17,14 @@ from cifar_lit.parts.batches import (
     PictureDataset,
     PictureSubset,
     loader_options,
-    picture_loader,
+    make_loader,
     run_seed,
     split_indices,
 )
 from .parts.pictures import normalize
 from .parts.sources import find_source
 
-# %% ../nbs/00_data.ipynb #b45fa90d
+# %% ../nbs/00_data.ipynb #a5ae403a
 class CIFAR10DataModule(pl.LightningDataModule):
     "CIFAR-10, 장난감 그림 또는 사진 폴더. 잘못된 인자에는 `InputError`"
 
@@ -82,14 +82,15 @@ class CIFAR10DataModule(pl.LightningDataModule):
 
     def train_dataloader(self):
         # 5. DataLoader로 감싼다.
-        order = {'shuffle': True, **self.loading}
-        return picture_loader(self.cifar_train, self.batch_size, **order)
+        return make_loader(
+            self.cifar_train, self.batch_size, shuffle=True, **self.loading
+        )
 
     def val_dataloader(self):
-        return picture_loader(self.cifar_val, self.batch_size, **self.loading)
+        return make_loader(self.cifar_val, self.batch_size, **self.loading)
 
     def test_dataloader(self):
-        return picture_loader(self.cifar_test, self.batch_size, **self.loading)
+        return make_loader(self.cifar_test, self.batch_size, **self.loading)
 
     predict_dataloader = test_dataloader
 

@@ -14,7 +14,7 @@ from .callbacks import ImagePredictionLogger
 from .data import CIFAR10DataModule
 from .model import VAL_LOSS, LitModel
 
-# %% ../nbs/03_train.ipynb #dfaf1f6f
+# %% ../nbs/03_train.ipynb #f6ee04eb
 def best_callbacks(
     run_dir: str,  # 체크포인트를 둘 폴더
 ):  # 콜백 둘
@@ -23,7 +23,7 @@ def best_callbacks(
     best = ModelCheckpoint(monitor=VAL_LOSS, dirpath=run_dir, **keep)
     return [EarlyStopping(monitor=VAL_LOSS), best]
 
-# %% ../nbs/03_train.ipynb #e273609e
+# %% ../nbs/03_train.ipynb #2b1ed46b
 def fit_and_test(
     model,  # `LitModel`
     datamodule,  # `CIFAR10DataModule`

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Samples', 'collate', 'PictureDataset', 'split_indices', 'PictureSubset', 'EpochSampler', 'run_seed', 'loader_options',
-           'picture_loader']
+           'make_loader']
 
 # %% ../../nbs/parts/batches.ipynb #cc77e5ba
 import os
@@ -128,14 +128,14 @@ def run_seed(
     "순서와 증강의 시드. `seed_everything`을 불렀으면 그 시드도 따른다."
     return seed ^ int(os.environ.get('PL_GLOBAL_SEED', 0))
 
-# %% ../../nbs/parts/batches.ipynb #7dd44fcb
+# %% ../../nbs/parts/batches.ipynb #57403f20
 def loader_options(
     batch_size: int,  # 배치 하나의 이미지 수
     val_size: int | float,  # 검증 개수나 비율
     seed: int,  # 분할의 시드
     num_workers: int,  # 배치를 만드는 프로세스 수
     pin_memory: bool | None,  # 없으면 CUDA가 있을 때만
-):  # `picture_loader`의 나머지 인자
+):  # `make_loader`의 나머지 인자
     "만들 때 미리 살펴 둔 인자. 있을 수 없는 값이면 `InputError`"
     if not isinstance(batch_size, int) or batch_size < 1:
         raise InputError(f'batch_size={batch_size!r}: 1 이상의 정수를 주세요.')
@@ -147,8 +147,8 @@ def loader_options(
     workers = {'num_workers': num_workers, 'pin_memory': pin_memory}
     return {'seed': run_seed(seed), **workers}
 
-# %% ../../nbs/parts/batches.ipynb #8f50590c
-def picture_loader(
+# %% ../../nbs/parts/batches.ipynb #ecde31e8
+def make_loader(
     dataset,  # `PictureDataset` 또는 `PictureSubset`
     batch_size: int,  # 배치 하나의 이미지 수
     *,

@@ -213,7 +213,7 @@ class TutorialCLI(_Prepared):
         if self.trainer.is_global_zero:
             print(runs.as_lines(told), flush=True)
 
-# %% ../../nbs/parts/cli.ipynb #bba6351f
+# %% ../../nbs/parts/cli.ipynb #ba05a457
 _WARNINGS = (
     'LeafSpec',
     'does not have many workers',
@@ -222,6 +222,7 @@ _WARNINGS = (
     'not supported by the model summary',
     "LightningCLI's args parameter is intended",
     'sync_dist=True',
+    'smaller than the logging interval',
 )
 _INFOS = (
     'GPU available',
