@@ -24,7 +24,7 @@ from cifar_lit.parts.batches import (
 from .parts.pictures import normalize
 from .parts.sources import find_source
 
-# %% ../nbs/00_data.ipynb #a5ae403a
+# %% ../nbs/00_data.ipynb #f5cd77ff
 class CIFAR10DataModule(pl.LightningDataModule):
     "CIFAR-10, 장난감 그림 또는 사진 폴더. 잘못된 인자에는 `InputError`"
 
@@ -60,12 +60,10 @@ class CIFAR10DataModule(pl.LightningDataModule):
         self.num_classes = len(self.classes)
         self.input_shape = (3, image_size, image_size)
 
-    def prepare_data(self):
-        # 1. 내려받고 확인한다. 2. 디스크에 저장한다.
+    def prepare_data(self):  # 1. 내려받고 확인한다. 2. 디스크에 저장한다.
         self.source.prepare()
 
-    def setup(self, stage=None):
-        # 3. Dataset으로 읽는다. 4. 변환을 적용한다.
+    def setup(self, stage=None):  # 3. Dataset으로 읽는다. 4. 변환을 적용한다.
         if stage in (None, 'fit', 'validate'):
             images, labels = self.source.load('train')
             size, seed = self.hparams.val_size, self.hparams.seed
@@ -80,8 +78,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
         chosen = {'source_used': self.source.name, 'classes': self.classes}
         self.save_hyperparameters(chosen)  # 체크포인트에 함께 남는다.
 
-    def train_dataloader(self):
-        # 5. DataLoader로 감싼다.
+    def train_dataloader(self):  # 5. DataLoader로 감싼다.
         return make_loader(
             self.cifar_train, self.batch_size, shuffle=True, **self.loading
         )
