@@ -135,11 +135,10 @@ def toy_validation():
     return dm, next(iter(dm.val_dataloader()))
 
 
-def test_wandb_files_hold_pictures_captions_and_hyperparameters(here, tmp_path):
+def test_wandb_files_hold_pictures_captions_and_hyperparameters(cli, tmp_path):
     from cifar_lit.parts.pictures import denormalize
 
-    options = ['--run_dir', 'run', '--examples.num_samples', 6]
-    assert here('tutorial', *QUICK, *options) is None
+    cli('tutorial', *QUICK, '--run_dir', 'run', '--examples.num_samples', 6)
     run = offline_run(tmp_path / 'run')
     found = list(records(run))
     [shown] = [row for row in histories(found) if 'examples.filenames' in row]
