@@ -18,7 +18,7 @@ from cifar_lit.parts.examples import (
 from .parts.files import InputError
 from .parts.pictures import denormalize
 
-# %% ../nbs/01_callbacks.ipynb #8e1e698d
+# %% ../nbs/01_callbacks.ipynb #6ce95dfe
 class ImagePredictionLogger(pl.Callback):
     "검증이 끝날 때마다 이미지를 예측, 정답과 함께 `examples`라는 이름으로 남긴다."
 
@@ -40,7 +40,7 @@ class ImagePredictionLogger(pl.Callback):
 
     def on_validation_epoch_end(self, trainer, pl_module):
         training = trainer.state.fn == 'fit' and not trainer.sanity_checking
-        if not training or not trainer.is_global_zero:
+        if not training or not trainer.is_global_zero or not trainer.loggers:
             return
         if self.val_samples is None:
             batches = trainer.val_dataloaders

@@ -23,7 +23,7 @@ def best_callbacks(
     best = ModelCheckpoint(monitor=VAL_LOSS, dirpath=run_dir, **keep)
     return [EarlyStopping(monitor=VAL_LOSS), best]
 
-# %% ../nbs/03_train.ipynb #2b1ed46b
+# %% ../nbs/03_train.ipynb #09b1799c
 def fit_and_test(
     model,  # `LitModel`
     datamodule,  # `CIFAR10DataModule`
@@ -31,11 +31,14 @@ def fit_and_test(
     **arguments,  # `Trainer`의 나머지 인자, 예를 들어 `max_epochs`와 `logger`
 ):  # `test_loss`와 `test_acc`가 든 `dict`
     "학습하고, 가장 좋은 체크포인트를 테스트하고, W&B 실행을 닫는다."
-    callbacks = [*best_callbacks(run_dir), *arguments.pop('callbacks', [])]
+    callbacks = [*best_callbacks(run_dir), *(arguments.pop('callbacks', None) or [])]
     trainer = pl.Trainer(default_root_dir=run_dir, callbacks=callbacks, **arguments)
+    best = None if trainer.fast_dev_run else 'best'
     try:
         trainer.fit(model, datamodule=datamodule)
-        [result] = trainer.test(model, datamodule, ckpt_path='best', verbose=False)
-    finally:
-        wandb.finish()
+        [result] = trainer.test(model, datamodule, ckpt_path=best, verbose=False)
+    except BaseException:
+        wandb.finish(exit_code=1)
+        raise
+    wandb.finish()
     return result

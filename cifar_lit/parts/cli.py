@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TutorialTrainer', 'TutorialCLI', 'main']
 
-# %% ../../nbs/parts/cli.ipynb #cf6f5372
+# %% ../../nbs/parts/cli.ipynb #08cf7c8a
 import atexit
 import logging
 import os
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
@@ -32,11 +32,18 @@ from .hardware import best_precision, tune_cpu
 from .loggers import SafeWandbLogger, wandb_mode
 from .progress import LineProgress, TerminalBar
 
-# %% ../../nbs/parts/cli.ipynb #525f7d26
+# %% ../../nbs/parts/cli.ipynb #64b52205
 def _announce(trainer, model, datamodule):
-    if trainer.is_global_zero:
-        about = runs.describe_data(datamodule) | runs.describe_model(trainer, model)
-        print(runs.as_lines(about), flush=True)
+    if not trainer.is_global_zero:
+        return
+    datamodule.prepare_data()
+    datamodule.setup()
+    about = runs.describe_data(datamodule) | runs.describe_model(trainer, model)
+    about |= {'실행 폴더': trainer.log_dir or trainer.default_root_dir}
+    for logger in trainer.loggers:
+        if isinstance(logger, SafeWandbLogger):
+            about |= logger.start({'data': datamodule.source.name})
+    print(runs.as_lines(about), flush=True)
 
 
 class TutorialTrainer(pl.Trainer):
@@ -127,7 +134,7 @@ class _Checked(_Options):
             if '://' in self.given:
                 config.ckpt_path = _keep(self.checkpoint)
 
-# %% ../../nbs/parts/cli.ipynb #d0fc9785
+# %% ../../nbs/parts/cli.ipynb #8f228094
 class _Fitted(_Checked):
     def before_instantiate_classes(self):
         config = self.config[self.config.subcommand]
@@ -138,7 +145,7 @@ class _Fitted(_Checked):
                 '이 장치는 bf16을 하드웨어로 계산하지 않아 '
                 f'trainer.precision={precision} 대신 32-true로 학습합니다.'
             )
-            config.trainer.precision = '32-true'
+            config.trainer.precision = precision = '32-true'
         clips = config.trainer.gradient_clip_val and 'mixed' in precision
         if clips and config.model.get('fused'):
             rank_zero_info(
@@ -147,18 +154,16 @@ class _Fitted(_Checked):
             )
             config.model.fused = False
 
-# %% ../../nbs/parts/cli.ipynb #66df1a7c
+# %% ../../nbs/parts/cli.ipynb #acf307f1
 def _wandb_logger(folder, source):
-    name, tags = folder.name, []
+    labels = {'name': folder.name, 'job_type': 'train'}
     if source == 'toy':
-        tags = ['toy']
-        name = name if 'toy' in name else f'{name}-toy'
-    labels = {'name': name, 'tags': tags, 'job_type': 'train'}
+        given = os.environ.get('WANDB_TAGS', '').split(',')
+        labels['tags'] = ['toy', *filter(None, given)]
+        if 'toy' not in folder.name:
+            labels['name'] = f'{folder.name}-toy'
     online = wandb_mode() == 'online'
-    logger = SafeWandbLogger(save_dir=folder, log_model=online, **labels)
-    if tags and rank_zero_only.rank == 0:
-        logger.experiment.summary['data'] = 'toy'
-    return logger
+    return SafeWandbLogger(save_dir=folder, log_model=online, **labels)
 
 
 def _loggers(folder, source, trains):
@@ -168,19 +173,22 @@ def _loggers(folder, source, trains):
     return loggers
 
 
-def _progress(config):
-    if config.enable_progress_bar is False:
+def _progress(config, trains):
+    own = any(isinstance(callback, ProgressBar) for callback in config.callbacks or [])
+    if own or config.enable_progress_bar is False:
         return []
-    return [TerminalBar() if sys.stdout.isatty() else LineProgress()]
+    if sys.stdout.isatty():  # 학습이 아니면 Lightning의 막대를 쓴다.
+        return [TerminalBar()] if trains else []
+    return [LineProgress()]
 
-# %% ../../nbs/parts/cli.ipynb #de1a57bd
+# %% ../../nbs/parts/cli.ipynb #d6dbe745
 class _Prepared(_Fitted):
     def instantiate_trainer(self, **kwargs):
         trains, source = self.subcommand in ('fit', 'tutorial'), self._prepare()
         config = self._get(self.config_init, 'trainer')
         place = self._get(self.config, 'run_dir'), config.default_root_dir or 'runs'
         folder = runs.make_run_folder(*place, source)
-        callbacks = [*(config.callbacks or []), *_progress(config)]
+        callbacks = [*(config.callbacks or []), *_progress(config, trains)]
         if trains:
             callbacks.append(self._get(self.config_init, 'examples'))
         elif self.subcommand == 'predict':
@@ -199,7 +207,10 @@ class _Prepared(_Fitted):
             self.datamodule.setup()
             if self.subcommand in ('fit', 'tutorial'):
                 self.datamodule.train_dataloader()  # 배치가 너무 크면 여기서 드러난다.
-        return self.datamodule.source.name
+            return self.datamodule.source.name
+        return (
+            self.datamodule.hparams.source
+        )  # 출처는 첫 프로세스가 준비한 뒤에 정한다.
 
 # %% ../../nbs/parts/cli.ipynb #d5ff9602
 class TutorialCLI(_Prepared):

@@ -41,7 +41,7 @@ def predict_classes(
         logits = model(precision.convert_input(images.to(model.device)))
     return logits.argmax(dim=1).cpu()
 
-# %% ../../nbs/parts/examples.ipynb #5fea8350
+# %% ../../nbs/parts/examples.ipynb #749b3517
 def write_captions(
     predictions,  # 클래스 번호 `(N,)`
     labels,  # 클래스 번호 `(N,)`
@@ -50,7 +50,7 @@ def write_captions(
     "예측과 정답을 두 줄로 적는다."
 
     def name(k):
-        return names[k] if names else str(int(k))
+        return names[int(k)] if names else str(int(k))
 
     pairs = zip(predictions, labels)
     return [f'pred: {name(p)}\nlabel: {name(y)}' for p, y in pairs]

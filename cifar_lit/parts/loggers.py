@@ -103,8 +103,16 @@ class _SafeRun(_Guarded):
                 started.define_metric('*', **step)
         return self._experiment
 
-# %% ../../nbs/parts/loggers.ipynb #45b4f523
+# %% ../../nbs/parts/loggers.ipynb #a037d64d
 class _ClosingRun(_SafeRun):
+    @rank_zero_only
+    def start(self, summary):  # 온라인이면 이름과 주소, 아니면 빈 `dict`
+        "요약에 `summary`를 적는다."
+        run = self.experiment
+        with self._guard():
+            run.summary.update(summary)
+        return {} if run.offline or run.disabled else self.places
+
     @rank_zero_only
     def finish(self, exit_code=0):
         "실행을 닫고, 주소나 올리는 명령을 돌려준다."
@@ -120,9 +128,8 @@ class _ClosingRun(_SafeRun):
             super().finalize(status)
         if status != 'success':
             where = self.finish(exit_code=1)
-            rank_zero_warn(
-                f'학습이 끝나지 못해 W&B 실행을 닫았습니다. 여기까지의 기록: {where}'
-            )
+            closed = '학습이 끝나지 못해 W&B 실행을 닫았습니다.'
+            rank_zero_warn(f'{closed} 여기까지의 기록: {where}')
 
     @property
     def fetch(self):  # 명령. 올리지 않았으면 None

@@ -29,7 +29,7 @@ def shown_metrics(
     pairs = ((shown, metrics[name]) for name, shown in names.items() if name in metrics)
     return ' '.join(f'{shown} {value:.3f}' for shown, value in pairs)
 
-# %% ../../nbs/parts/progress.ipynb #28171e6e
+# %% ../../nbs/parts/progress.ipynb #4869c114
 class _EpochProgress(ProgressBar):
     def __init__(self):
         super().__init__()
@@ -55,9 +55,9 @@ class _EpochProgress(ProgressBar):
     def on_exception(self, trainer, pl_module, exception):
         if self._running:
             self._running = False
-            self.finish('중단')
+            self.finish('', '중단')
 
-# %% ../../nbs/parts/progress.ipynb #6c4b9139
+# %% ../../nbs/parts/progress.ipynb #00f7217e
 class TerminalBar(_EpochProgress):
     "에포크마다 한 줄인 진행 막대"
 
@@ -72,11 +72,11 @@ class TerminalBar(_EpochProgress):
             metrics = shown_metrics(trainer.callback_metrics, done=False)
             self.bar.set_postfix_str(metrics, refresh=False)
 
-    def finish(self, metrics):
-        self.bar.set_postfix_str(metrics)
+    def finish(self, metrics, word='done'):
+        self.bar.set_postfix_str(metrics or word)
         self.bar.close()
 
-# %% ../../nbs/parts/progress.ipynb #bf05b495
+# %% ../../nbs/parts/progress.ipynb #fb5756f5
 class LineProgress(_EpochProgress):
     "`seconds`초마다, 그리고 에포크가 끝난 뒤 한 줄을 쓴다."
 
@@ -92,8 +92,9 @@ class LineProgress(_EpochProgress):
             return
         self.last = time.monotonic()
         metrics = shown_metrics(trainer.callback_metrics, done=False)
-        print(f'{self.title} {batch_idx + 1}/{self.total_train_batches}', metrics)
+        where = f'{self.title} {batch_idx + 1}/{self.total_train_batches}'
+        print(where, metrics, flush=True)
 
-    def finish(self, metrics):
+    def finish(self, metrics, word='done'):
         self.last = time.monotonic()
-        print(f'{self.title} done', metrics, flush=True)
+        print(self.title, word, metrics, flush=True)

@@ -62,7 +62,7 @@ class BestCheckpoint(ModelCheckpoint):
             state = {**state, 'dirpath': self.dirpath}
         super().load_state_dict(state)
 
-# %% ../../nbs/parts/runs.ipynb #8072a380
+# %% ../../nbs/parts/runs.ipynb #4cde7b6c
 class PredictionWriter(BasePredictionWriter):
     "번호, 정답, 예측, 확률을 `predictions.csv`에. 프로세스가 여럿이면 저마다 한 파일"
 
@@ -77,8 +77,8 @@ class PredictionWriter(BasePredictionWriter):
         alone = trainer.world_size == 1
         name = 'predictions.csv' if alone else f'predictions-{trainer.global_rank}.csv'
         probabilities, predicted = prediction.float().max(dim=1)
-        columns = (batch_indices, batch[1], predicted, probabilities)
-        rows = zip(*(list(column) for column in columns))
+        columns = (part.tolist() for part in (batch[1], predicted, probabilities))
+        rows = zip(batch_indices, *columns)
         mode = 'a' if batch_idx else 'w'
         with open(self.folder / name, mode, newline='', encoding='utf-8') as file:
             table = csv.writer(file)
@@ -148,14 +148,14 @@ def describe_result(
         '속도': f'초당 {watch.seen / max(seconds, 1e-3):,.0f}장',
     }
 
-# %% ../../nbs/parts/runs.ipynb #96b4f623
+# %% ../../nbs/parts/runs.ipynb #5e633576
 def describe_places(
     trainer,  # `Trainer`
 ):  # 이름마다 경로나 명령
     "어디에 남겼는가. W&B 실행은 여기서 닫는다."
     saved = trainer.checkpoint_callback
     places = {
-        '실행 폴더': trainer.log_dir,
+        '실행 폴더': trainer.log_dir or trainer.default_root_dir,
         '체크포인트': (saved and saved.best_model_path) or '없음',
     }
     for logger in trainer.loggers:

@@ -38,7 +38,7 @@ def _official_or_toy(official):
     rank_zero_warn(_TOY_INSTEAD)
     return ToySource()
 
-# %% ../../nbs/parts/sources.ipynb #ad4148c3
+# %% ../../nbs/parts/sources.ipynb #8643a0f7
 class AutoSource:
     "공식 파일을 쓸 수 있으면 그것, 아니면 장난감 그림"
 
@@ -49,7 +49,8 @@ class AutoSource:
         data_dir: str,  # 공식 파일을 두는 폴더
         mirror: str | None = None,  # 공식 서버 대신 받을 주소
     ):
-        self.official, self._chosen = OfficialSource(data_dir, mirror), None
+        place = os.path.expanduser(data_dir)
+        self.official, self._chosen = OfficialSource(place, mirror), None
 
     @property
     def chosen(self):  # `OfficialSource` 또는 `ToySource`
