@@ -57,13 +57,13 @@ class _EpochProgress(ProgressBar):
             self._running = False
             self.finish('', '중단')
 
-# %% ../../nbs/parts/progress.ipynb #00f7217e
+# %% ../../nbs/parts/progress.ipynb #4f60f57a
 class TerminalBar(_EpochProgress):
     "에포크마다 한 줄인 진행 막대"
 
     def begin(self, title):
         style = {'dynamic_ncols': True, 'file': sys.stdout}
-        look = '{desc} {bar:8} {n_fmt}/{total_fmt} {elapsed}{postfix}'
+        look = '{desc} {bar:4} {n_fmt}/{total_fmt} {remaining}{postfix}'
         total = self.total_train_batches
         self.bar = tqdm(total=total, desc=title, bar_format=look, **style)
 
@@ -73,6 +73,7 @@ class TerminalBar(_EpochProgress):
             self.bar.set_postfix_str(metrics, refresh=False)
 
     def finish(self, metrics, word='done'):
+        self.bar.bar_format = '{desc} {bar:4} {n_fmt}/{total_fmt}{postfix}'
         self.bar.set_postfix_str(metrics or word)
         self.bar.close()
 
