@@ -32,7 +32,7 @@ from .hardware import best_precision, tune_cpu
 from .loggers import SafeWandbLogger, wandb_mode
 from .progress import LineProgress, TerminalBar
 
-# %% ../../nbs/parts/cli.ipynb #64b52205
+# %% ../../nbs/parts/cli.ipynb #181be860
 def _announce(trainer, model, datamodule):
     if not trainer.is_global_zero:
         return
@@ -45,7 +45,7 @@ def _announce(trainer, model, datamodule):
             about |= logger.start({'data': datamodule.source.name})
     print(runs.as_lines(about), flush=True)
 
-
+# %% ../../nbs/parts/cli.ipynb #c45e31d5
 class TutorialTrainer(pl.Trainer):
     "`tutorial`이 더해진 `Trainer`"
 
@@ -71,7 +71,7 @@ class TutorialTrainer(pl.Trainer):
         if self.is_global_zero:
             print(runs.as_lines(told), flush=True)
 
-# %% ../../nbs/parts/cli.ipynb #eb287e3d
+# %% ../../nbs/parts/cli.ipynb #3a5ccca9
 _CALLBACKS = {
     'early_stopping.monitor': VAL_LOSS,
     'checkpoint.monitor': VAL_LOSS,
@@ -80,7 +80,7 @@ _CALLBACKS = {
     'checkpoint.enable_version_counter': False,
 }
 
-# %% ../../nbs/parts/cli.ipynb #1b644324
+# %% ../../nbs/parts/cli.ipynb #17dd4469
 class _Options(LightningCLI):
     recipe = {
         'data.batch_size': 32,
@@ -107,7 +107,7 @@ class _Options(LightningCLI):
             link = f'data.{name}', f'model.{name}'
             parser.link_arguments(*link, apply_on='instantiate')
 
-# %% ../../nbs/parts/cli.ipynb #9fbee5c5
+# %% ../../nbs/parts/cli.ipynb #428f48ff
 _NAMED = ('best', 'last', 'hpc', 'registry')  # Lightning이 뜻을 아는 ckpt_path
 
 
@@ -134,7 +134,7 @@ class _Checked(_Options):
             if '://' in self.given:
                 config.ckpt_path = _keep(self.checkpoint)
 
-# %% ../../nbs/parts/cli.ipynb #8f228094
+# %% ../../nbs/parts/cli.ipynb #0d3f8aba
 class _Fitted(_Checked):
     def before_instantiate_classes(self):
         config = self.config[self.config.subcommand]
@@ -154,7 +154,7 @@ class _Fitted(_Checked):
             )
             config.model.fused = False
 
-# %% ../../nbs/parts/cli.ipynb #acf307f1
+# %% ../../nbs/parts/cli.ipynb #0ea61f75
 def _wandb_logger(folder, source):
     labels = {'name': folder.name, 'job_type': 'train'}
     if source == 'toy':
@@ -181,7 +181,7 @@ def _progress(config, trains):
         return [TerminalBar()] if trains else []
     return [LineProgress()]
 
-# %% ../../nbs/parts/cli.ipynb #d6dbe745
+# %% ../../nbs/parts/cli.ipynb #0afd91f7
 class _Prepared(_Fitted):
     def instantiate_trainer(self, **kwargs):
         trains, source = self.subcommand in ('fit', 'tutorial'), self._prepare()
@@ -212,7 +212,7 @@ class _Prepared(_Fitted):
             self.datamodule.hparams.source
         )  # 출처는 첫 프로세스가 준비한 뒤에 정한다.
 
-# %% ../../nbs/parts/cli.ipynb #d5ff9602
+# %% ../../nbs/parts/cli.ipynb #45eca029
 class TutorialCLI(_Prepared):
     "`LightningCLI`에 `tutorial` 명령과 실행 폴더를 더한 것"
 
@@ -224,7 +224,7 @@ class TutorialCLI(_Prepared):
         if self.trainer.is_global_zero:
             print(runs.as_lines(told), flush=True)
 
-# %% ../../nbs/parts/cli.ipynb #ba05a457
+# %% ../../nbs/parts/cli.ipynb #1e0758ae
 _WARNINGS = (
     'LeafSpec',
     'does not have many workers',
@@ -249,7 +249,7 @@ _INFOS = (
     '`Trainer.fit` stopped',
 )
 
-# %% ../../nbs/parts/cli.ipynb #2f6a4d10
+# %% ../../nbs/parts/cli.ipynb #acca4d1b
 def _is_news(record):
     message = record.getMessage()
     return not any(words in message for words in _INFOS)
@@ -263,7 +263,7 @@ def _be_quiet():
             handler.addFilter(_is_news)
     os.environ.setdefault('WANDB_SHOW_INFO', 'false')  # 볼 곳은 요약이 알려 준다.
 
-# %% ../../nbs/parts/cli.ipynb #a75b4ce6
+# %% ../../nbs/parts/cli.ipynb #54db6f3f
 def main(
     args: list[str] | None = None,  # 명령줄의 인자. 없으면 `sys.argv`
     model_class=LitModel,  # 학습할 모델의 클래스

@@ -103,8 +103,8 @@ class _SafeRun(_Guarded):
                 started.define_metric('*', **step)
         return self._experiment
 
-# %% ../../nbs/parts/loggers.ipynb #a037d64d
-class _ClosingRun(_SafeRun):
+# %% ../../nbs/parts/loggers.ipynb #78f01d56
+class _StartingRun(_SafeRun):
     @rank_zero_only
     def start(self, summary):  # 온라인이면 이름과 주소, 아니면 빈 `dict`
         "요약에 `summary`를 적는다."
@@ -113,6 +113,8 @@ class _ClosingRun(_SafeRun):
             run.summary.update(summary)
         return {} if run.offline or run.disabled else self.places
 
+# %% ../../nbs/parts/loggers.ipynb #c0118ed6
+class _ClosingRun(_StartingRun):
     @rank_zero_only
     def finish(self, exit_code=0):
         "실행을 닫고, 주소나 올리는 명령을 돌려준다."
@@ -139,7 +141,7 @@ class _ClosingRun(_SafeRun):
             return None
         return f'wandb artifact get {run.entity}/{run.project}/model-{run.id}:best'
 
-# %% ../../nbs/parts/loggers.ipynb #e77ca1d9
+# %% ../../nbs/parts/loggers.ipynb #eb8e37f0
 class _Wrapped(_ClosingRun):
     @rank_zero_only
     def log_metrics(self, metrics, step=None):
@@ -160,7 +162,7 @@ class _Wrapped(_ClosingRun):
         with self._guard():
             super().after_save_checkpoint(checkpoint_callback)
 
-# %% ../../nbs/parts/loggers.ipynb #1d1d7de3
+# %% ../../nbs/parts/loggers.ipynb #eac2a07a
 class SafeWandbLogger(_Wrapped):
     "묻지 않고, 실패해도 학습을 멈추지 않고, 학습이 실패하면 닫는 `WandbLogger`"
 
