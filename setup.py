@@ -26,7 +26,8 @@ setup(
     python_requires=f'>={cfg["min_python"]}',
     install_requires=cfg['requirements'].split(),
     extras_require={
-        name: cfg[f'{name}_requirements'].split() for name in ('app', 'export', 'dev')
+        name: cfg[f'{name}_requirements'].split()
+        for name in ('app', 'export', 'report', 'dev')
     },
     entry_points={
         'console_scripts': cfg['console_scripts'].split(),

@@ -13,8 +13,9 @@ from common import draw_bars, load, pick, reuse, row, spread, training_only
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from cifar_lit.model import LitModel
+from cifar_lit.parts.nets import shrink
 from cifar_lit.parts.runs import Stopwatch
-from cifar_lit.speed import FastModel, recipe_arguments, shrink
+from cifar_lit.speed import FastModel, recipe_arguments
 
 TITLE = '한 가지씩'
 STEPS = (

@@ -42,9 +42,10 @@ from torch.utils.data import DataLoader, Dataset, random_split
 from torchvision import transforms
 
 from cifar_lit.callbacks import ImagePredictionLogger
-from cifar_lit.model import ConvNet, LitModel
+from cifar_lit.model import LitModel
 from cifar_lit.parts.hardware import best_precision
 from cifar_lit.parts.loggers import SafeWandbLogger
+from cifar_lit.parts.nets import ConvNet
 from cifar_lit.speed import FastModel, recipe_arguments
 
 TITLE = '튜토리얼과 나란히'

@@ -145,7 +145,7 @@ def _recipe_of(path):  # `FastModel`의 체크포인트이면 아무 레시피�
     if not path or not ('://' in path or os.path.isfile(path)):
         return None
     net = read_checkpoint(path).get('net', {})
-    return 'fast' if net.get('name') == 'cifar_lit.speed.FastNet' else None
+    return 'fast' if net.get('name', '').endswith('.FastNet') else None
 
 # %% ../nbs/07_cli.ipynb #097465ad
 def _take_recipe(args):  # 남은 인자, 모델의 클래스, 옵션의 기본값

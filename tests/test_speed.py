@@ -9,9 +9,10 @@ from torch.utils.data import DataLoader
 
 from cifar_lit.cli import main
 from cifar_lit.parts.files import InputError
+from cifar_lit.parts.nets import FastNet
 from cifar_lit.parts.toy import toy_pictures
 from cifar_lit.share import export_onnx, export_safetensors, load_model
-from cifar_lit.speed import FastModel, FastNet
+from cifar_lit.speed import FastModel
 
 QUICK = '--recipe quick --data.source toy --trainer.enable_model_summary false'.split()
 

@@ -9,7 +9,6 @@ __all__ = ['CLASSES', 'normalize', 'denormalize', 'to_rgb', 'fit_picture', 'read
 import struct
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
 
 from .files import InputError
@@ -33,6 +32,8 @@ def normalize(
     images,  # uint8 텐서 `(..., H, W)` 또는 PIL 이미지
 ):  # float32, 값은 [-1, 1]
     "`ToTensor`와 `Normalize(0.5, 0.5)`를 이은 것과 마지막 비트까지 같다. 255 → 1"
+    import torch  # 사진만 읽을 때는 기다리지 않게 여기서 부른다.
+
     if isinstance(images, Image.Image):
         pixels = np.array(images.convert('RGB'))
         images = torch.from_numpy(pixels).permute(2, 0, 1)
@@ -45,6 +46,8 @@ def denormalize(
     images,  # float 텐서, 값은 [-1, 1]
 ):  # uint8, 같은 모양
     "`normalize`를 되돌린다."
+    import torch
+
     return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 # %% ../../nbs/parts/pictures.ipynb #8ce74dee
