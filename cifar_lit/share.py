@@ -15,39 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-# %% ../nbs/05_share.ipynb #ebfb6059
-from cifar_lit.parts.answers import (
-    Prediction,
-    as_table,
-    find_pictures,
-    pick_top,
-    read_pixels,
-)
+# %% ../nbs/05_share.ipynb #47cd9369
+from .parts.answers import answer_all, as_table, find_pictures, read_pixels
 from .parts.app import build_app, serve
 from .parts.extras import check_ours, require, write_output
 from .parts.files import InputError
-from .parts.models import Classifier, load_model, model_info
+from .parts.models import Classifier, load_model
 
-# %% ../nbs/05_share.ipynb #a2c02e0d
-def _answer(model, part, images, top_k, threshold):
-    "읽은 것은 모델에 묻고, 읽지 못한 것은 까닭을 담는다."
-    good = [image for image in images if not isinstance(image, InputError)]
-    tops = pick_top(model(np.stack(good)), model.classes, top_k) if good else []
-    rest = iter(tops)
-    for (name, _), image in zip(part, images):
-        if isinstance(image, InputError):
-            yield Prediction(name, error=str(image))
-        else:
-            yield Prediction(name, next(rest), threshold=threshold)
-
-
-def _check(top_k, threshold):
-    if top_k < 1:
-        raise InputError(f'top_k={top_k}: 1 이상의 정수를 주세요.')
-    if not 0 <= threshold <= 1:
-        raise InputError(f'threshold={threshold}: 확률이므로 0과 1 사이의 값을 주세요.')
-
-# %% ../nbs/05_share.ipynb #d3aacbb8
+# %% ../nbs/05_share.ipynb #562a80bf
 def predict(
     model,  # `load_model`이 준 것, 또는 그것이 읽는 경로
     pictures,  # 경로, 폴더, 와일드카드, PIL 이미지, 배열, 텐서, 또는 그것들의 목록
@@ -57,26 +32,18 @@ def predict(
     batch_size: int = 256,  # 한꺼번에 메모리에 두는 장수
 ):  # `Prediction`의 반복자
     "사진마다 답 하나. 읽을 수 없는 사진은 `error`가 있는 답이 되고 나머지는 계속된다."
-    _check(top_k, threshold)
+    if top_k < 1 or not 0 <= threshold <= 1:
+        words = 'top_k는 1 이상의 정수, threshold는 0과 1 사이의 값을 주세요.'
+        raise InputError(f'top_k={top_k}, threshold={threshold}: {words}')
     model = model if isinstance(model, Classifier) else load_model(model)
-    size = model.input_shape[-1]
-    items = find_pictures(pictures)
+    size, items = model.input_shape[-1], find_pictures(pictures)
     with ThreadPoolExecutor() as pool:
         while part := list(itertools.islice(items, batch_size)):
             images = list(pool.map(read_pixels, part, itertools.repeat(size)))
-            yield from _answer(model, part, images, top_k, threshold)
+            names = [name for name, _ in part]
+            yield from answer_all(model, names, images, top_k, threshold)
 
-# %% ../nbs/05_share.ipynb #e0debd13
-def _json_line(answer):
-    row = {'path': answer.name}
-    if answer.error:
-        row['error'] = answer.error
-    else:
-        row['answer'] = answer.answer
-        row['top'] = [{'class': c, 'probability': round(p, 6)} for c, p in answer.top]
-    return json.dumps(row, ensure_ascii=False)
-
-
+# %% ../nbs/05_share.ipynb #b2350c63
 def classify(
     model: str,  # `load_model`이 읽는 경로
     pictures: list[str],  # 경로, 폴더, 와일드카드
@@ -89,24 +56,11 @@ def classify(
     failed = 0
     for answer in predict(model, pictures, top_k=top_k, threshold=threshold):
         failed += answer.error is not None
-        text = _json_line(answer) if as_json else answer
+        text = answer.to_json() if as_json else answer
         print(text, file=sys.stderr if answer.error and not as_json else sys.stdout)
     return failed
 
-# %% ../nbs/05_share.ipynb #387256b3
-def _restore(run, net, path, suffix):
-    "신경망과, 파일에 적을 설명"
-    if Path(path).suffix != suffix:
-        raise InputError(f'{path}: 이름이 {suffix}로 끝나야 합니다.')
-    from cifar_lit.parts.cards import run_metrics
-    from cifar_lit.parts.restore import find_checkpoint, restore_net
-
-    checkpoint = find_checkpoint(run)
-    net, saved = restore_net(checkpoint, net)
-    metrics = run_metrics(checkpoint, saved['global_step'])
-    return net, {**model_info(saved), 'metrics': metrics}
-
-# %% ../nbs/05_share.ipynb #e078c693
+# %% ../nbs/05_share.ipynb #b128df6c
 def export_safetensors(
     checkpoint: str,  # 실행 폴더 또는 체크포인트
     path: str,  # 쓸 파일, *.safetensors. 옆에 README.md를 쓴다
@@ -117,8 +71,9 @@ def export_safetensors(
     "가중치와 모델 카드. 설명은 파일의 머리에도 들어 있다."
     save = require('safetensors.torch', 'export').save
     from cifar_lit.parts.cards import make_card
+    from cifar_lit.parts.export import restore_for
 
-    net, info = _restore(checkpoint, net, path, '.safetensors')
+    net, info = restore_for(path, '.safetensors', checkpoint, net)
     card = make_card(info, info['metrics'], license, Path(path).name)
     readme = Path(path).with_name('README.md')
     check_ours(readme, mark='library_name: cifar_lit')
@@ -127,7 +82,7 @@ def export_safetensors(
     write_output(readme, str(card).encode())
     return str(path)
 
-# %% ../nbs/05_share.ipynb #6fc1dbab
+# %% ../nbs/05_share.ipynb #b21309b4
 def export_onnx(
     checkpoint: str,  # 실행 폴더 또는 체크포인트
     path: str,  # 쓸 파일, *.onnx. 옆에 classify.py를 쓴다
@@ -136,17 +91,17 @@ def export_onnx(
     net=None,  # 학습할 때 `net`을 주었으면 같은 구조의 신경망
 ):  # `path`
     "정규화와 softmax가 든 ONNX. uint8 `images`를 받아 `probabilities`를 낸다."
-    from cifar_lit.parts.export import to_onnx
+    from cifar_lit.parts.export import restore_for, to_onnx
     from cifar_lit.parts.runner import runner_source
 
     runner = Path(path).with_name('classify.py')
     check_ours(runner, mark='cifar_lit이 쓴 파일')
-    net, info = _restore(checkpoint, net, path, '.onnx')
+    net, info = restore_for(path, '.onnx', checkpoint, net)
     write_output(path, to_onnx(net, info, pictures))
     write_output(runner, runner_source(Path(path).name).encode())
     return str(path)
 
-# %% ../nbs/05_share.ipynb #d1bfaca9
+# %% ../nbs/05_share.ipynb #386ef773
 def choose_threshold(
     confidence,  # 검증 사진마다 가장 큰 확률, `(N,)`
     right,  # 맞혔으면 참, `(N,)`
@@ -154,17 +109,15 @@ def choose_threshold(
     least: int = 20,  # 적어도 이만큼은 답하는 문턱만 고른다
 ):  # 문턱
     "바라는 정확도에 닿는 가장 낮은 문턱. 닿을 수 없으면 `InputError`"
-    order = np.argsort(-np.asarray(confidence), kind='stable')
-    ranked = np.append(np.asarray(confidence)[order], -1)
+    order = np.argsort(-confidence, kind='stable')
+    ranked = np.append(confidence[order], -1)
     answered = np.arange(1, len(order) + 1)
-    reached = np.asarray(right)[order].cumsum() / answered
+    reached = right[order].cumsum() / answered
     # 확률이 같은 사진은 함께 답하므로 그 가운데 마지막에서만 끊는다.
     allowed = (ranked[:-1] > ranked[1:]) & (answered >= least)
     good = np.flatnonzero(allowed & (reached >= accuracy))
     if not len(good):
-        best = f'{reached[allowed].max():.1%}' if allowed.any() else '없습니다'
-        raise InputError(
-            f'정확도 {accuracy:.1%}에 닿는 문턱이 없습니다. 사진 {least}장 이상에 '
-            f'답하면서 닿을 수 있는 가장 높은 정확도: {best}'
-        )
+        best = f'{max(reached[allowed], default=0):.1%}'
+        words = f'{least}장 이상에 답하면서 닿는 가장 높은 정확도는 {best}입니다.'
+        raise InputError(f'정확도 {accuracy:.1%}에 닿는 문턱이 없습니다. {words}')
     return float(ranked[good[-1]])
