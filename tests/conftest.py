@@ -103,11 +103,9 @@ def here(tmp_path, monkeypatch):
     return call
 
 
-@pytest.fixture
-def toy_folder(tmp_path):
+def toy_album(folder):
     "클래스가 셋인 사진 폴더: 학습 60장, 테스트 30장"
     images, labels = toy_pictures(300)
-    folder = tmp_path / 'photos'
     for k in range(3):
         for i, image in enumerate(images[labels == k]):
             target = folder / ('train' if i < 20 else 'test') / CLASSES[k]
@@ -115,6 +113,11 @@ def toy_folder(tmp_path):
             picture = Image.fromarray(image.permute(1, 2, 0).numpy())
             picture.resize((48, 40)).save(target / f'{i}.png')
     return folder
+
+
+@pytest.fixture
+def toy_folder(tmp_path):
+    return toy_album(tmp_path / 'photos')
 
 
 def md5(data):

@@ -24,7 +24,7 @@ def _require(name):
             'pip install "cifar_lit[report]"로 설치하세요.'
         ) from error
 
-# %% ../../nbs/parts/report.ipynb #c9c2d56e
+# %% ../../nbs/parts/report.ipynb #632e38a9
 def run_notebook(
     template: Path,  # 노트북의 경로. 꼬리표가 `parameters`인 셀이 있어야 한다
     parameters: dict,  # 이름마다 값. JSON으로 적을 수 있는 것
@@ -46,6 +46,7 @@ def run_notebook(
             kernel_name='python3',
             language='python',
             progress_bar=False,
+            extra_arguments=['--log-level=CRITICAL'],  # 커널의 알림은 감춘다.
         )
     except papermill.PapermillExecutionError as error:
         if error.ename == 'InputError':

@@ -42,7 +42,7 @@ def run_folder(
     parent = Path(checkpoint).parent
     return parent.parent if parent.name == 'checkpoints' else None
 
-# %% ../../nbs/parts/restore.ipynb #31555c3b
+# %% ../../nbs/parts/restore.ipynb #0222dc1c
 def _configured_net(folder):
     "`config.yaml`에 적힌 `model.net`. 적혀 있지 않으면 None"
     path = folder and Path(folder, 'config.yaml')
@@ -53,11 +53,17 @@ def _configured_net(folder):
     config = yaml.safe_load(path.read_text(encoding='utf-8'))
     if not config['model'].get('net'):
         return None
-    from jsonargparse import ArgumentParser  # 무거우므로 쓸 때에야 부른다.
+    from jsonargparse import ArgumentError, ArgumentParser  # 쓸 때에야 부른다.
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument('--net', type=nn.Module | None)
-    parsed = parser.parse_object({'net': config['model']['net']})
+    try:
+        parsed = parser.parse_object({'net': config['model']['net']})
+    except ArgumentError as error:
+        raise InputError(
+            f'{path}에 적힌 model.net을 불러올 수 없습니다: {config["model"]["net"]}. '
+            '그 클래스를 부를 수 있는 곳에서 하거나 net에 같은 구조의 신경망을 주세요.'
+        ) from error
     return parser.instantiate(parsed).net
 
 
