@@ -366,7 +366,8 @@ from classify import MODEL, ask, open_onnx, open_picture
 model = open_onnx(MODEL)
 for path in sys.argv[1:]:
     print(json.dumps([open_picture(path, 32).tolist(), ask(model, path)]))
-assert not {'torch', 'cifar_lit', 'lightning'} & {n for n, m in sys.modules.items() if m}
+loaded = {name for name, module in sys.modules.items() if module}
+assert not {'torch', 'cifar_lit', 'lightning'} & loaded
 """
 )
 
@@ -508,7 +509,7 @@ def test_the_page_of_the_space_answers_without_torch(run, onnx, album):
             assert port in line, process.poll()
             client = Client(f'http://127.0.0.1:{port}', verbose=False)
             answer = client.predict(
-                handle_file(album / 'plain.png'), api_name='/predict'
+                handle_file(album / 'plain.png'), api_name='/classify'
             )
             [expected] = predict(run, album / 'plain.png')
             assert answer['label'] == expected.top[0][0]
