@@ -76,6 +76,8 @@ def _classify(parser):
     as_json = dict(dest='as_json', action='store_true')
     parser.add_argument('--json', **as_json, help='사진마다 JSON 한 줄')
     parser.add_argument('--top_k', type=int, default=3, help='답의 수 (기본: 3)')
+    unknown = '가장 큰 확률이 이보다 작으면 모름이라고 답한다 (기본: 0)'
+    parser.add_argument('--threshold', type=float, default=0.0, help=unknown)
 
     def call(**given):
         with _importing():
@@ -122,10 +124,12 @@ def _run(name, args):
     parser = argparse.ArgumentParser(prog=f'cifar-lit {name}')
     call = _COMMANDS[name](parser)
     given = vars(parser.parse_args(args))
-    with _importing():
-        from cifar_lit.parts.files import InputError
-        from cifar_lit.parts.hardware import tune_cpu
-    tune_cpu()
+    from cifar_lit.parts.files import InputError
+
+    if name == 'report':  # 나머지는 torch를 부르지 않고 끝날 수도 있다.
+        with _importing():
+            from cifar_lit.parts.hardware import tune_cpu
+        tune_cpu()
     try:
         return call(**given)
     except InputError as e:

@@ -1,6 +1,6 @@
 """사진을 분류하고 모델을 건네는 일 가운데 노트북에 담을 수 없는 것.
 
-별난 사진, 악의가 있는 파일, 큰 폴더, 진짜 브라우저.
+별난 사진, 악의가 있는 파일, 큰 폴더, 진짜 브라우저, torch 없이 도는 파일.
 """
 
 import http.server
@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -29,8 +30,15 @@ from torchvision.models import squeezenet1_1
 from cifar_lit.cli import main
 from cifar_lit.evaluate import evaluate
 from cifar_lit.parts.files import InputError
+from cifar_lit.parts.pictures import read_picture
 from cifar_lit.parts.toy import toy_pictures
-from cifar_lit.share import export_onnx, export_safetensors, load_model, predict
+from cifar_lit.share import (
+    choose_threshold,
+    export_onnx,
+    export_safetensors,
+    load_model,
+    predict,
+)
 
 COMMAND = [
     sys.executable,
@@ -220,7 +228,7 @@ def test_checkpoint_from_an_address(here, run, monkeypatch):
     pictures, _ = toy_pictures(5, seed=9)
     with served(run / 'checkpoints') as address:
         best = f'{address}/best.ckpt'
-        assert torch.equal(load_model(best)(pictures), load_model(run)(pictures))
+        assert np.array_equal(load_model(best)(pictures), load_model(run)(pictures))
         options = ['--data.source', 'toy', '--ckpt_path', best, '--run_dir', 'tested']
         assert here('test', *options) is None
         missing = 'nothing.ckpt: 체크포인트를 열 수 없습니다'
@@ -240,10 +248,10 @@ def test_network_from_config_comes_back(here):
     with pytest.raises(InputError, match='net'):
         load_model('alone.ckpt')
     alone = load_model('alone.ckpt', net=squeezenet1_1(num_classes=10))
-    assert torch.equal(alone(images), answer)
+    assert np.array_equal(alone(images), answer)
     for write, name in ((export_onnx, 'm.onnx'), (export_safetensors, 'm.safetensors')):
         again = load_model(write('run', name), net=squeezenet1_1(num_classes=10))
-        torch.testing.assert_close(again(images), answer, atol=1e-4, rtol=0)
+        np.testing.assert_allclose(again(images), answer, atol=1e-4)
 
 
 MANY = """
@@ -285,7 +293,227 @@ def test_unwritable_and_unknown_targets(run):
     unwritable = '/proc/none/m.onnx'
     assert f'{unwritable}에 쓸 수 없습니다' in call('export', run, unwritable)
     assert '.onnx나 .safetensors' in call('export', run, 'm.h5')
+    for write in (export_onnx, export_safetensors):
+        with pytest.raises(InputError, match='m.h5: 이름이 .*로 끝나야'):
+            write(run, 'm.h5')
     assert '체크포인트를 열 수 없습니다' in call('classify', 'nothing.ckpt', 'x.png')
+
+
+def test_files_of_others_are_not_overwritten(run, tmp_path):
+    readme, script = tmp_path / 'README.md', tmp_path / 'classify.py'
+    for path, write, name in (
+        (readme, export_safetensors, 'm.safetensors'),
+        (script, export_onnx, 'm.onnx'),
+    ):
+        path.write_text('내가 쓴 것')
+        with pytest.raises(InputError, match=f'{path.name}에 이미 다른 파일이'):
+            write(run, tmp_path / name)
+        assert path.read_text() == '내가 쓴 것' and not (tmp_path / name).exists()
+        path.unlink()
+        write(run, tmp_path / name)
+        write(run, tmp_path / name)  # 우리가 쓴 것은 새로 쓴다.
+        assert path.stat().st_size > 500
+
+
+def test_card_says_what_was_measured(run, tmp_path):
+    from huggingface_hub import ModelCard
+
+    def card_of(checkpoint):
+        export_safetensors(checkpoint, tmp_path / 'm.safetensors')
+        return ModelCard.load(tmp_path / 'README.md')
+
+    measured = card_of(run)
+    found = {(x.metric_name, x.dataset_name) for x in measured.data.eval_results}
+    assert ('test_acc', 'toy') in found and len(found) == 4
+    assert '장난감 그림으로 학습했습니다' in measured.text
+    shutil.copy(run / 'checkpoints/best.ckpt', tmp_path / 'alone.ckpt')
+    bare = card_of(tmp_path / 'alone.ckpt')
+    assert bare.data.eval_results is None and '잰 것이 없습니다' in bare.text
+    # 테스트는 best.ckpt로 했으므로 last.ckpt의 카드에는 없다.
+    names = {
+        x.metric_name for x in card_of(run / 'checkpoints/last.ckpt').data.eval_results
+    }
+    assert names == {'val_acc', 'val_loss'}
+
+
+@pytest.fixture(scope='module')
+def onnx(run, tmp_path_factory):
+    "ONNX와 `classify.py`가 든 폴더"
+    folder = tmp_path_factory.mktemp('onnx')
+    export_onnx(run, folder / 'model.onnx')
+    return folder
+
+
+BLOCKED = "import sys; sys.modules.update(dict.fromkeys(['torch', 'cifar_lit']));"
+
+
+def python(code, *arguments, cwd):
+    "새 프로세스에서 `code`를 돌린 것. `PYTHONPATH`의 라이브러리만 보인다."
+    return subprocess.run(
+        [sys.executable, '-c', code, *map(str, arguments)],
+        cwd=cwd,
+        env=ENV,
+        capture_output=True,
+        text=True,
+    )
+
+
+ASK = (
+    BLOCKED
+    + """
+import json
+from classify import MODEL, ask, open_onnx, open_picture
+model = open_onnx(MODEL)
+for path in sys.argv[1:]:
+    print(json.dumps([open_picture(path, 32).tolist(), ask(model, path)]))
+assert not {'torch', 'cifar_lit', 'lightning'} & {n for n, m in sys.modules.items() if m}
+"""
+)
+
+
+def save_photos(album):
+    "디코딩하면서 줄이는 큰 JPEG, 누운 JPEG, 투명한 GIF와 회색"
+    noise = Image.effect_noise((700, 500), 90).convert('RGB')
+    noise.save(album / 'large.jpg')
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    noise.save(album / 'lying.jpg', exif=exif)
+    noise.convert('P').save(album / 'clear.gif', transparency=0)
+    noise.convert('LA').resize((40, 90)).save(album / 'la.webp')
+
+
+def test_runner_answers_the_same_without_torch(run, onnx, album):
+    save_photos(album)
+    paths = [path for path in sorted(album.iterdir()) if path.name not in BROKEN]
+    done = python(ASK, *paths, cwd=onnx)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    for path, line, expected in zip(
+        paths, lines, predict(run, paths, top_k=10), strict=True
+    ):
+        pixels, answers = json.loads(line)
+        assert np.array_equal(pixels, read_picture(path, 32)), path
+        assert answers == pytest.approx(dict(expected.top), abs=1e-5), path
+        assert list(answers.values()) == sorted(answers.values(), reverse=True)
+
+
+def test_runner_from_the_shell(onnx, album, tmp_path):
+    command = [sys.executable, onnx / 'classify.py']
+
+    def ask(*paths):
+        return subprocess.run([*command, *paths], capture_output=True, text=True)
+
+    both = ask(album / 'plain.png', album / 'bomb.png', album / 'script.eps')
+    assert both.returncode == 1 and both.stdout.count('\n') == 1
+    assert [line.split(':')[0] for line in both.stderr.splitlines()] == [
+        str(album / 'bomb.png'),
+        str(album / 'script.eps'),
+    ]
+    assert ask(album / 'plain.png').returncode == 0
+    assert '쓰는 법' in ask().stderr
+    shutil.copy(onnx / 'classify.py', tmp_path)
+    command[1] = tmp_path / 'classify.py'
+    alone = ask(album / 'plain.png')
+    assert alone.returncode == 1 and alone.stderr.count('\n') == 1
+    assert 'model.onnx 파일이 없습니다. classify.py와 같은 폴더에' in alone.stderr
+
+
+LOADED = """
+import sys
+from cifar_lit.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as error:
+    assert not error.code, error.code
+print(*{name.partition('.')[0] for name, module in sys.modules.items() if module})
+"""
+SLOW = 'lightning torchvision torchmetrics wandb pandas matplotlib jsonargparse'.split()
+
+
+def loaded(*arguments, cwd):
+    "`cifar-lit`이 끝났을 때 불려 있는 패키지"
+    done = python(LOADED, *arguments, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    assert '%' in done.stdout
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_classify_does_not_import_what_it_does_not_need(run, onnx, album):
+    plain = album / 'plain.png'
+    packages = loaded('classify', onnx / 'model.onnx', plain, cwd=album)
+    assert 'onnxruntime' in packages
+    assert not packages & {'torch', 'requests', *SLOW}
+    for model in (run, run / 'checkpoints/best.ckpt'):
+        packages = loaded('classify', model, plain, cwd=album)
+        assert 'torch' in packages and not packages & {'onnxruntime', *SLOW}
+
+
+def test_unknown_below_the_threshold(run, album, capsys):
+    plain = album / 'plain.png'
+    assert call('classify', run, plain, '--threshold', 1) == 0
+    assert capsys.readouterr().out.startswith('모름:')
+    assert call('classify', run, plain, '--threshold', 1, '--json') == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row['answer'] is None and len(row['top']) == 3
+    assert call('classify', run, plain, '--json') == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row['answer'] == row['top'][0]['class']
+    assert 'threshold=1.5' in call('classify', run, plain, '--threshold', 1.5)
+    assert 'top_k=0' in call('classify', run, plain, '--top_k', 0)
+
+
+def test_threshold_is_the_lowest_that_reaches():
+    confidence = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    right = np.array([1, 1, 0, 1, 1, 0], bool)
+    order = [3, 0, 5, 1, 4, 2]  # 순서는 상관없다.
+    confidence, right = confidence[order], right[order]
+    assert choose_threshold(confidence, right, 0.8, least=1) == 0.5
+    assert choose_threshold(confidence, right, 0.9, least=1) == 0.8
+    assert choose_threshold(confidence, right, 0.6, least=1) == 0.4
+    for accuracy, least, best in ((0.9, 3, '80.0%'), (0.9, 7, '0.0%')):
+        with pytest.raises(InputError, match=f'높은 정확도는 {best}'):
+            choose_threshold(confidence, right, accuracy, least)
+    # 확률이 같은 사진은 나눌 수 없다.
+    with pytest.raises(InputError, match='50.0%'):
+        choose_threshold(np.full(4, 0.9), np.array([1, 1, 0, 0]), 0.9, least=1)
+    with pytest.raises(InputError, match='높은 정확도는 0.0%'):
+        choose_threshold(np.array([]), np.array([], bool), 0.9, least=1)
+
+
+def chapter_app():
+    "05장이 쓰는 `app.py`"
+    notebook = nbformat.read(Path(__file__).parent.parent / 'nbs/05_share.ipynb', 4)
+    [cell] = [c for c in notebook.cells if 'onnx/app.py\n' in c.source[:60]]
+    return cell.source.partition('\n')[2]
+
+
+def test_the_page_of_the_space_answers_without_torch(run, onnx, album):
+    pytest.importorskip('gradio')
+    from gradio_client import Client, handle_file
+
+    (onnx / 'app.py').write_text(chapter_app())
+    port = str(free_port())
+    code = f"{BLOCKED} sys.path.insert(0, '.'); import runpy; runpy.run_path('app.py')"
+    variables = {'GRADIO_SERVER_PORT': port, 'GRADIO_ANALYTICS_ENABLED': 'False'}
+    with subprocess.Popen(
+        [sys.executable, '-c', code + '; import time; time.sleep(600)'],
+        cwd=onnx,
+        env={**ENV, **variables, 'no_proxy': '127.0.0.1', 'PYTHONUNBUFFERED': '1'},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            line = next((line for line in process.stdout if 'http' in line), '')
+            assert port in line, process.poll()
+            client = Client(f'http://127.0.0.1:{port}', verbose=False)
+            answer = client.predict(
+                handle_file(album / 'plain.png'), api_name='/predict'
+            )
+            [expected] = predict(run, album / 'plain.png')
+            assert answer['label'] == expected.top[0][0]
+        finally:
+            process.terminate()
 
 
 @pytest.fixture(scope='module')

@@ -11,7 +11,6 @@ import pickle
 from importlib import import_module
 from importlib.util import find_spec
 
-import requests
 import torch
 from torch import nn
 
@@ -55,12 +54,15 @@ def check_logits(
 def _open(path):
     if '://' not in path:
         return open(path, 'rb')
+    import requests  # 주소일 때만 부른다. 그 오류는 모두 OSError이다.
+
     reply = requests.get(path, timeout=30)
     reply.raise_for_status()
     return io.BytesIO(reply.content)
 
 
 _NOT_A_CHECKPOINT = (
+    OSError,  # 잘린 파일
     pickle.UnpicklingError,
     EOFError,
     RuntimeError,
@@ -77,11 +79,13 @@ def read_checkpoint(
     "Lightning 체크포인트를 코드는 실행하지 않고 읽는다. 읽을 수 없으면 `InputError`"
     path, advice = str(path), '실행 폴더의 checkpoints/*.ckpt를 주세요.'
     try:
-        with _open(path) as file:
-            found = torch.load(file, map_location='cpu', weights_only=True)
-    except (OSError, requests.RequestException) as error:
+        opened = _open(path)
+    except OSError as error:
         problem = f'체크포인트를 열 수 없습니다({type(error).__name__}).'
         raise InputError(f'{path}: {problem} {advice}') from error
+    try:
+        with opened as file:
+            found = torch.load(file, map_location='cpu', weights_only=True)
     except _NOT_A_CHECKPOINT as error:
         raise InputError(
             f'{path}: 체크포인트가 아니거나, 잘렸거나, 가중치와 값 말고 다른 것이 '
