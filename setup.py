@@ -23,6 +23,7 @@ setup(
     license_files=['LICENSE'],
     url=cfg['git_url'],
     packages=find_packages(include=[cfg['lib_name'], cfg['lib_name'] + '.*']),
+    package_data={cfg['lib_name']: ['recipes/*.yaml', 'report/*']},
     python_requires=f'>={cfg["min_python"]}',
     install_requires=cfg['requirements'].split(),
     extras_require={

@@ -1,4 +1,4 @@
-"""평가 보고서 가운데 노트북에 담을 수 없는 것: 작은 폴더, 합성곱 없는 신경망, 브라우저."""
+"""평가 보고서: 아주 작은 폴더, 합성곱이 없는 신경망, 브라우저."""
 
 import subprocess
 import sys
@@ -8,9 +8,10 @@ import pytest
 from conftest import ENV, toy_album
 from torch import nn
 
-from cifar_lit.evaluate import evaluate, report
+from cifar_lit.evaluate import evaluate
 from cifar_lit.parts.files import InputError
 from cifar_lit.parts.insight import grad_cam, label_issues
+from cifar_lit.parts.report import report
 
 MAIN = 'import sys; from cifar_lit.cli import main; main(sys.argv[1:])'
 
@@ -52,7 +53,11 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def page_path(folder):
-    printed = call(folder, 'report', 'run', '--no-wandb', '--output', 'out/report.html')
+    call(folder, 'report', 'run', '--no-wandb')
+    assert 'test 30장' not in (folder / 'run/report.html').read_text(encoding='utf-8')
+    printed = call(
+        folder, 'report', 'run', '--no-wandb', '--test', '--output', 'out/report.html'
+    )
     assert printed == '보고서: out/report.html\n'
     return folder / 'out/report.html'
 
@@ -76,14 +81,13 @@ def test_functions_refuse_what_the_report_cannot_show(folder, monkeypatch):
 
 def test_bad_input_is_told_before_anything_runs(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    monkeypatch.setattr('cifar_lit.evaluate.run_notebook', None)
+    monkeypatch.setattr('cifar_lit.parts.report.run_notebook', None)
     with pytest.raises(InputError, match="split='train'"):
         report('run', split='train', wandb=False)
     with pytest.raises(InputError, match='moved'):
         report('run', source='moved', wandb=False)
     with pytest.raises(InputError, match='none: 체크포인트를 열 수 없습니다'):
         report('run', baseline='none', wandb=False)
-    assert not Path('run/report.html').exists()
 
 
 ALT = 'images => images.map(image => [image.naturalWidth > 100, image.alt])'

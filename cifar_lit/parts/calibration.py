@@ -41,14 +41,17 @@ def calibration_error(
     gaps = (table['accuracy'] - table['confidence']).abs()
     return float((gaps * table['pictures']).sum() / len(e))
 
-# %% ../../nbs/parts/calibration.ipynb #b8545f90
+# %% ../../nbs/parts/calibration.ipynb #7c242f3b
 def _draw_bars(top, bottom, table, few):
     wide = {'width': 1 / len(table), 'align': 'edge', 'edgecolor': 'white'}
-    small = table['pictures'] < few
+    used = table[table['pictures'] > 0]
+    small = used['pictures'] < few
     for rows, color, label in (
-        (table[~small], 'tab:blue', 'accuracy'),
-        (table[small], 'lightgray', f'fewer than {few} pictures'),
+        (used[~small], 'tab:blue', 'accuracy'),
+        (used[small], 'lightgray', f'fewer than {few} pictures'),
     ):
+        if rows.empty:
+            continue
         top.bar(rows['low'], rows['accuracy'], color=color, label=label, **wide)
         bottom.bar(rows['low'], rows['pictures'], color=color, **wide)
 
@@ -73,7 +76,13 @@ def draw_reliability(
     _draw_bars(top, bottom, table, few)
     top.plot([0, 1], [0, 1], '--', color='black', linewidth=1)
     used = table[table['pictures'] >= few]
-    top.plot(used['confidence'], used['accuracy'], 'o', color='tab:orange')
+    top.plot(
+        used['confidence'],
+        used['accuracy'],
+        'o',
+        color='tab:orange',
+        label='at the mean confidence',
+    )
     top.set(ylabel='accuracy', xlim=(0, 1), ylim=(0, 1))
     top.set_title(f'{e.name}: ECE {calibration_error(e, bins):.3f}', fontsize=9)
     top.legend(loc='upper left', fontsize=8)

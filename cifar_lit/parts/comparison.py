@@ -16,7 +16,7 @@ from scipy.stats import binomtest, ttest_ind, ttest_rel
 from .evaluation import Evaluation
 from .files import InputError
 
-# %% ../../nbs/parts/comparison.ipynb #4c8e03e5
+# %% ../../nbs/parts/comparison.ipynb #2073ff95
 @dataclass(frozen=True)
 class Comparison:
     "두 모델의 차이와 그 신뢰 구간, McNemar 검정"
@@ -31,10 +31,16 @@ class Comparison:
     def __str__(self):
         low, high = (100 * end for end in self.interval)
         clear = '어려운' if self.p_value < 0.05 else '어렵지 않은'
+        only_a, only_b = (
+            self.table.loc['right', 'wrong'],
+            self.table.loc['wrong', 'right'],
+        )
         return (
             f'{self.b} - {self.a}: {100 * self.difference:+.1f} %p '
-            f'(95 % 구간 {low:+.1f}~{high:+.1f}), p = {self.p_value:.2g}. '
-            f'이 사진들에서 우연으로 보기 {clear} 차이입니다.'
+            f'(95 % 구간 {low:+.1f}~{high:+.1f})\n'
+            f'한쪽만 맞힌 사진: {self.a} {only_a:,}장, {self.b} {only_b:,}장, '
+            f'p = {self.p_value:.2g}\n'
+            f'두 체크포인트의 차이는 우연으로 보기 {clear} 것입니다(기준 0.05).'
         )
 
 # %% ../../nbs/parts/comparison.ipynb #a7bb00cf

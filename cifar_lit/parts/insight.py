@@ -29,11 +29,11 @@ def _require(name):
             'pip install "cifar_lit[report]"로 설치하세요.'
         ) from error
 
-# %% ../../nbs/parts/insight.ipynb #11a407ee
+# %% ../../nbs/parts/insight.ipynb #67677c3f
 def hardest(
     e: Evaluation,
     n: int = 16,  # 몇 장까지
-):  # `DataFrame`. 색인은 사진 번호, 열은 label, prediction, confidence, loss(nat)
+):  # `DataFrame`. 색인은 사진 번호, 열은 label, prediction, confidence, truth, loss
     "손실이 큰 사진부터 `n`장"
     order = np.argsort(-e.losses, kind='stable')[:n]
     names = np.asarray(e.classes)
@@ -41,6 +41,7 @@ def hardest(
         'label': names[e.labels[order]],
         'prediction': names[e.predictions[order]],
         'confidence': e.confidence[order],
+        'truth': np.exp(-e.losses[order]),
         'loss': e.losses[order],
     }
     return pd.DataFrame(columns, index=pd.Index(order, name='picture'))
@@ -61,7 +62,7 @@ def draw_pictures(
     colors = ['black' if e.right[i] else 'red' for i in picks]
     return draw_grid(e.images[picks], titles, colors, columns)
 
-# %% ../../nbs/parts/insight.ipynb #4e98e790
+# %% ../../nbs/parts/insight.ipynb #b0ef4162
 def _last_convolution(net):
     layers = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d)]
     if not layers:
@@ -81,14 +82,15 @@ def grad_cam(
     layer = _last_convolution(net)
     attribution = _require('captum.attr')
     net = net.cpu().eval()
-    cam = attribution.LayerGradCam(net, layer)
+    # `FastNet`은 평가할 때 뒤집은 것까지 두 번 보므로, 한 번만 보는 것을 쓴다.
+    cam = attribution.LayerGradCam(getattr(net, 'logits', net), layer)
     targets = torch.as_tensor(np.asarray(targets))
     maps = cam.attribute(normalize(images), targets, relu_attributions=True).detach()
     size = tuple(images.shape[-2:])
     maps = attribution.LayerAttribution.interpolate(maps, size, 'bilinear')[:, 0]
     return maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-12)
 
-# %% ../../nbs/parts/insight.ipynb #d08869ba
+# %% ../../nbs/parts/insight.ipynb #9395ff2d
 def draw_cams(
     e: Evaluation,
     net: nn.Module,  # `e`를 낸 신경망
@@ -100,6 +102,7 @@ def draw_cams(
     picks = list(picks)
     images, count = e.images[picks], len(picks)
     chosen = {'prediction': e.predictions[picks], 'label': e.labels[picks]}
+    heats = {name: grad_cam(net, images, targets) for name, targets in chosen.items()}
     fig, axes = plt.subplots(
         3, count, figsize=(1.2 * count, 4.2), squeeze=False, layout='constrained'
     )
@@ -107,13 +110,13 @@ def draw_cams(
         ax.imshow(image.permute(1, 2, 0).numpy())
         ax.axis('off')
     for row, (name, targets) in zip(axes[1:], chosen.items()):
-        for ax, heat, k in zip(row, grad_cam(net, images, targets), targets):
+        for ax, heat, k in zip(row, heats[name], targets):
             ax.imshow(heat.numpy(), cmap='jet', alpha=0.5, vmin=0, vmax=1)
             ax.set_title(f'{name}:\n{e.classes[k]}', fontsize=7)
     plt.close(fig)
     return fig
 
-# %% ../../nbs/parts/insight.ipynb #05b7f212
+# %% ../../nbs/parts/insight.ipynb #d1943176
 def label_issues(
     e: Evaluation,
 ):  # `DataFrame`. 색인은 사진 번호, 열은 label, suggestion, quality(0~1)
@@ -136,7 +139,7 @@ def label_issues(
     }
     return pd.DataFrame(columns, index=pd.Index(found, name='picture'))
 
-# %% ../../nbs/parts/insight.ipynb #643e2357
+# %% ../../nbs/parts/insight.ipynb #22f718a9
 def plant_wrong_labels(
     e: Evaluation,
     share: float = 0.02,  # 바꿀 비율

@@ -101,7 +101,7 @@ def _group(inputs, outputs):
         nn.GELU(),
     )
 
-# %% ../../nbs/parts/nets.ipynb #06e42bb7
+# %% ../../nbs/parts/nets.ipynb #e924a5be
 class FastNet(nn.Module):
     "이미지 `(N, *input_shape)` → 로짓 `(N, num_classes)`. 구조의 출처: airbench94"
 
@@ -140,12 +140,12 @@ class FastNet(nn.Module):
         self.whiten.weight.data.copy_(whitening_filters(shrink(images, self.size)))
         self.ready.fill_(True)
 
-    def logits(self, x):
+    def logits(self, x):  # 한 번만 본 로짓
+        x = shrink(x, self.size)
         features = self.groups(F.gelu(self.whiten(x))).amax((2, 3))
         return self.head(features) / self.head.in_features
 
     def forward(self, x):
-        x = shrink(x, self.size)
         if self.training:
             return self.logits(x)
         return (self.logits(x) + self.logits(x.flip(3))) / 2

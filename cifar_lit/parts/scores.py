@@ -27,15 +27,22 @@ def accuracy_interval(
     interval = binomtest(right, total).proportion_ci(confidence, method='wilson')
     return float(interval.low), float(interval.high)
 
-# %% ../../nbs/parts/scores.ipynb #dee6ca4d
+# %% ../../nbs/parts/scores.ipynb #1162d904
 def class_table(
     e: Evaluation,
-):  # `DataFrame`. 색인은 클래스, 열은 pictures, precision, recall, f1
-    "클래스별 장수와 정밀도, 재현율, F1(0~1)"
+):  # `DataFrame`. 색인은 클래스
+    "클래스별 장수와 정밀도, 재현율과 그 95 % 구간, F1(0~1)"
     precision, recall, f1, pictures = precision_recall_fscore_support(
         e.labels, e.predictions, labels=range(len(e.classes)), zero_division=0
     )
-    columns = {'pictures': pictures, 'precision': precision, 'recall': recall, 'f1': f1}
+    found = np.rint(recall * pictures).astype(int)
+    ends = [
+        accuracy_interval(k, n) if n else (np.nan, np.nan)
+        for k, n in zip(found, pictures)
+    ]
+    columns = {'pictures': pictures, 'precision': precision, 'recall': recall}
+    columns['recall_low'], columns['recall_high'] = zip(*ends)
+    columns['f1'] = f1
     return pd.DataFrame(columns, index=pd.Index(e.classes, name='class'))
 
 # %% ../../nbs/parts/scores.ipynb #c1a5d312
@@ -85,18 +92,21 @@ def draw_confusion(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/parts/scores.ipynb #b320058f
+# %% ../../nbs/parts/scores.ipynb #7bb4591b
 def describe(
     e: Evaluation,
 ):  # 여러 줄의 글
-    "정확도와 구간, 가장 잘 찾는 클래스와 못 찾는 클래스, 가장 잦은 착각"
+    "정확도와 구간, 잘 찾는 클래스와 못 찾는 클래스, 가장 잦은 착각"
     low, high = accuracy_interval(int(e.right.sum()), len(e))
-    recall = class_table(e)['recall']
+    table = class_table(e)
+    recall, precision = table['recall'], table['precision']
     lines = [
         f'{e.name}: {e.split} {len(e):,}장에서 정확도 {100 * e.accuracy:.1f} % '
         f'(95 % 구간 {100 * low:.1f}~{100 * high:.1f}), 손실 {e.loss:.3f}',
         f'가장 잘 찾는 클래스는 {recall.idxmax()}({100 * recall.max():.0f} %), '
         f'가장 못 찾는 클래스는 {recall.idxmin()}({100 * recall.min():.0f} %)',
+        f'가장 함부로 붙인 이름은 {precision.idxmin()}: '
+        f'그렇다고 한 것의 {100 * (1 - precision.min()):.0f} %가 틀림',
     ]
     for row in top_confusions(e, 1).itertuples():
         lines.append(
