@@ -5,187 +5,67 @@
 # %% auto #0
 __all__ = ['main']
 
-# %% ../nbs/07_cli.ipynb #0b0ec10d
-import argparse
-import gc
+# %% ../nbs/07_cli.ipynb #765478fa
 import os
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 from . import __version__
+from .parts.commands import HELP, read_arguments, without_gc
+from .parts.files import InputError
 
-# %% ../nbs/07_cli.ipynb #f488ca97
-_HELP = """cifar-lit: PyTorch Lightning과 W&B로 배우고 쓰는 CIFAR-10 이미지 분류
-
-학습
-  tutorial   학습하고, 가장 좋은 체크포인트를 평가하고, 요약한다
-  fit        학습한다
-  validate   체크포인트를 검증한다
-  test       체크포인트를 평가한다
-  predict    테스트 데이터의 예측을 predictions.csv에 쓴다
-
-그다음
-  report     실행 폴더에서 HTML 보고서를 만든다
-  classify   내 사진을 분류한다
-  export     ONNX나 safetensors로 내보낸다
-  app        사진을 올려 보는 웹 페이지를 띄운다
-
-학습에는 --recipe quick(몇 초)이나 --recipe fast(몇 분, 가장 정확)를 줄 수 있습니다.
-명령마다의 옵션은 cifar-lit 명령 --help로 봅니다. 버전은 --version입니다."""
-
-# %% ../nbs/07_cli.ipynb #c4851b2b
-@contextmanager
-def _importing():
-    "불러오는 동안 가비지 컬렉션(garbage collection)을 쉰다."
-    gc.disable()  # 쌓이기만 하는 객체를 거듭 훑는 시간, 곧 6분의 1이 준다.
-    try:
-        yield
-    finally:
-        gc.enable()
+# %% ../nbs/07_cli.ipynb #493fce3b
+def _report(source, data_dir, **arguments):
+    changes = {'source': source, 'data_dir': data_dir}
+    changes = {name: value for name, value in changes.items() if value}
+    os.environ.setdefault('WANDB_SILENT', 'true')  # 볼 곳은 보고서에 있다.
+    with without_gc():
+        from cifar_lit.parts.report import report
+    print(f'보고서: {report(**arguments, **changes)}')
 
 
-def _report(parser):
-    parser.add_argument('run', help='실행 폴더 또는 체크포인트')
-    parser.add_argument('--baseline', help='비교할 실행 폴더 또는 체크포인트')
-    parser.add_argument('--output', help='HTML의 경로 (기본: 실행 폴더의 report.html)')
-    parser.add_argument('--source', help='학습 뒤에 옮긴 사진 폴더')
-    parser.add_argument('--data_dir', help='공식 파일이 있는 폴더')
-    yes_or_no, words = argparse.BooleanOptionalAction, 'W&B에도 남긴다'
-    parser.add_argument(
-        '--wandb', action=yes_or_no, help=f'{words} (기본: 로그인했을 때만)'
-    )
+def _classify(**arguments):
+    with without_gc():
+        from cifar_lit.share import classify
+    return 1 if classify(**arguments) else None
 
-    def call(source, data_dir, **given):
-        changes = {'source': source, 'data_dir': data_dir}
-        changes = {name: value for name, value in changes.items() if value}
-        os.environ.setdefault('WANDB_SILENT', 'true')  # 볼 곳은 보고서에 있다.
-        with _importing():
-            from cifar_lit.evaluate import report
-        print(f'보고서: {report(**given, **changes)}')
-
-    return call
-
-# %% ../nbs/07_cli.ipynb #ea131605
-_MODEL = '실행 폴더, 체크포인트(경로나 주소), *.safetensors, *.onnx'
+# %% ../nbs/07_cli.ipynb #8becad25
+def _export(checkpoint, path):
+    with without_gc():
+        from cifar_lit.share import export_onnx, export_safetensors
+    writers = {'.onnx': export_onnx, '.safetensors': export_safetensors}
+    if Path(path).suffix not in writers:
+        raise InputError(f'{path}: 이름이 .onnx나 .safetensors로 끝나야 합니다.')
+    print(f'내보낸 파일: {writers[Path(path).suffix](checkpoint, path)}')
 
 
-def _classify(parser):
-    parser.add_argument('model', help=_MODEL)
-    parser.add_argument('pictures', nargs='+', help='사진, 폴더, 와일드카드')
-    as_json = dict(dest='as_json', action='store_true')
-    parser.add_argument('--json', **as_json, help='사진마다 JSON 한 줄')
-    parser.add_argument('--top_k', type=int, default=3, help='답의 수 (기본: 3)')
-    unknown = '가장 큰 확률이 이보다 작으면 모름이라고 답한다 (기본: 0)'
-    parser.add_argument('--threshold', type=float, default=0.0, help=unknown)
-
-    def call(**given):
-        with _importing():
-            from cifar_lit.share import classify
-        return 1 if classify(**given) else 0
-
-    return call
-
-# %% ../nbs/07_cli.ipynb #36744632
-def _export(parser):
-    parser.add_argument('checkpoint', help='실행 폴더 또는 체크포인트')
-    parser.add_argument('path', help='쓸 파일, *.onnx 또는 *.safetensors')
-
-    def call(checkpoint, path):
-        with _importing():
-            from cifar_lit.parts.files import InputError
-            from cifar_lit.share import export_onnx, export_safetensors
-        writers = {'.onnx': export_onnx, '.safetensors': export_safetensors}
-        if Path(path).suffix not in writers:
-            raise InputError(f'{path}: 이름이 .onnx나 .safetensors로 끝나야 합니다.')
-        print(f'내보낸 파일: {writers[Path(path).suffix](checkpoint, path)}')
-
-    return call
+def _app(**arguments):
+    with without_gc():
+        from cifar_lit.parts.app import serve
+    serve(**arguments)
 
 
-def _app(parser):
-    everyone = '다른 컴퓨터에서도 열게 하려면 0.0.0.0 (기본: 127.0.0.1)'
-    parser.add_argument('model', help=_MODEL)
-    parser.add_argument('--host', default='127.0.0.1', help=everyone)
-    parser.add_argument('--port', type=int, default=7860, help='쓸 포트 (기본: 7860)')
-
-    def call(**given):
-        with _importing():
-            from cifar_lit.share import serve
-        serve(**given)
-
-    return call
-
-# %% ../nbs/07_cli.ipynb #4e27171b
 _COMMANDS = {'report': _report, 'classify': _classify, 'export': _export, 'app': _app}
 
-# %% ../nbs/07_cli.ipynb #1928e827
-def _run(name, args):
-    parser = argparse.ArgumentParser(prog=f'cifar-lit {name}')
-    call = _COMMANDS[name](parser)
-    given = vars(parser.parse_args(args))
-    from cifar_lit.parts.files import InputError
-
-    if name == 'report':  # 나머지는 torch를 부르지 않고 끝날 수도 있다.
-        with _importing():
-            from cifar_lit.parts.hardware import tune_cpu
-        tune_cpu()
+# %% ../nbs/07_cli.ipynb #c520d864
+def _run(command, args):
+    arguments = read_arguments(command, args)
     try:
-        return call(**given)
-    except InputError as e:
-        return f'cifar-lit: {e}'
-
-# %% ../nbs/07_cli.ipynb #e124df65
-def _split(args, option):  # 옵션 하나의 값과 나머지 인자
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument(option, dest='value')
-    known, rest = parser.parse_known_args(args)
-    return known.value, rest
-
-
-def _recipe_of(path):  # `FastModel`의 체크포인트이면 아무 레시피로나 읽을 수 있다.
-    from cifar_lit.parts.checkpoints import read_checkpoint
-
-    if not path or not ('://' in path or os.path.isfile(path)):
-        return None
-    net = read_checkpoint(path).get('net', {})
-    return 'fast' if net.get('name', '').endswith('.FastNet') else None
-
-# %% ../nbs/07_cli.ipynb #097465ad
-def _take_recipe(args):  # 남은 인자, 모델의 클래스, 옵션의 기본값
-    recipe, rest = _split(args, '--recipe')
-    if recipe is None and args[0] in ('validate', 'test', 'predict'):
-        recipe = _recipe_of(_split(args, '--ckpt_path')[0])
-    if recipe is None:
-        return rest, {}
-    from cifar_lit.parts.files import InputError
-    from cifar_lit.speed import RECIPES, FastModel
-
-    if recipe not in RECIPES:
-        names = ', '.join(RECIPES)
-        raise InputError(f'--recipe {recipe}: {names} 가운데 하나를 주세요.')
-    return rest, dict(model_class=FastModel, recipe=RECIPES[recipe])
-
-# %% ../nbs/07_cli.ipynb #9fd162f7
-def _train(args):
-    with _importing():
-        from cifar_lit.parts.cli import main as train
-        from cifar_lit.parts.files import InputError
-    try:
-        rest, chosen = _take_recipe(args)
-    except InputError as e:
-        sys.exit(f'cifar-lit: {e}')
-    train(rest, **chosen)
+        return _COMMANDS[command](**arguments)
+    except InputError as error:
+        return f'cifar-lit: {error}'
 
 
 def main(args=None):
     "명령 `cifar-lit`"
     args = sys.argv[1:] if args is None else args
     if not args or args[0] in ('-h', '--help'):
-        print(_HELP)
+        print(HELP)
     elif args[0] == '--version':
         print(__version__)
     elif args[0] in _COMMANDS:
         sys.exit(_run(args[0], args[1:]))
     else:
-        _train(args)
+        with without_gc():
+            from cifar_lit.parts.cli import main as train
+        train(args)

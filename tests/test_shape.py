@@ -18,12 +18,16 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 ROOT = Path(__file__).parent.parent
 NBS = ROOT / 'nbs'
-# 이야기의 장과, 장의 중심인 클래스. 04~07장은 아직 이 모양이 아니다.
+# 이야기의 장과, 장의 중심인 클래스
 STORY = {
     '00_data': ['CIFAR10DataModule'],
     '01_callbacks': ['ImagePredictionLogger'],
     '02_model': ['LitModel'],
     '03_train': [],
+    '04_evaluate': [],
+    '05_share': [],
+    '06_speed': ['FastModel'],
+    '07_cli': [],
 }
 PART_CLASSES = {'nets': ['FastNet']}  # 신경망은 한눈에 보여야 한다.
 STORY_PATHS = [NBS / f'{name}.ipynb' for name in STORY]

@@ -5,31 +5,19 @@
 # %% auto #0
 __all__ = ['hardest', 'draw_pictures', 'grad_cam', 'draw_cams', 'label_issues', 'plant_wrong_labels']
 
-# %% ../../nbs/parts/insight.ipynb #c160a630
-from importlib import import_module
-
+# %% ../../nbs/parts/insight.ipynb #2c6f3766
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
 from .evaluation import Evaluation
+from .extras import require
 from .files import InputError
 from .pictures import normalize
 from .plots import draw_grid
 
-# %% ../../nbs/parts/insight.ipynb #58b5c113
-def _require(name):
-    try:
-        return import_module(name)
-    except ImportError as error:
-        package = name.partition('.')[0]
-        raise InputError(
-            f'이 일에는 {package}이(가) 필요합니다. '
-            'pip install "cifar_lit[report]"로 설치하세요.'
-        ) from error
-
-# %% ../../nbs/parts/insight.ipynb #67677c3f
+# %% ../../nbs/parts/insight.ipynb #3761e817
 def hardest(
     e: Evaluation,
     n: int = 16,  # 몇 장까지
@@ -62,7 +50,7 @@ def draw_pictures(
     colors = ['black' if e.right[i] else 'red' for i in picks]
     return draw_grid(e.images[picks], titles, colors, columns)
 
-# %% ../../nbs/parts/insight.ipynb #b0ef4162
+# %% ../../nbs/parts/insight.ipynb #09f5cf43
 def _last_convolution(net):
     layers = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d)]
     if not layers:
@@ -80,7 +68,7 @@ def grad_cam(
 ):  # float32 `(N, H, W)`, 사진마다 0~1
     "그 클래스의 점수를 올린 자리. 출처: Selvaraju 등 (2017), captum의 구현"
     layer = _last_convolution(net)
-    attribution = _require('captum.attr')
+    attribution = require('captum.attr', 'report')
     net = net.cpu().eval()
     # `FastNet`은 평가할 때 뒤집은 것까지 두 번 보므로, 한 번만 보는 것을 쓴다.
     cam = attribution.LayerGradCam(getattr(net, 'logits', net), layer)
@@ -90,7 +78,7 @@ def grad_cam(
     maps = attribution.LayerAttribution.interpolate(maps, size, 'bilinear')[:, 0]
     return maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-12)
 
-# %% ../../nbs/parts/insight.ipynb #9395ff2d
+# %% ../../nbs/parts/insight.ipynb #c8adf50e
 def draw_cams(
     e: Evaluation,
     net: nn.Module,  # `e`를 낸 신경망
@@ -116,12 +104,12 @@ def draw_cams(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/parts/insight.ipynb #d1943176
+# %% ../../nbs/parts/insight.ipynb #544feee8
 def label_issues(
     e: Evaluation,
 ):  # `DataFrame`. 색인은 사진 번호, 열은 label, suggestion, quality(0~1)
     "라벨이 틀렸을 것 같은 사진, 의심스러운 것부터. 출처: Northcutt 등 (2021)"
-    filters = _require('cleanlab.filter')
+    filters = require('cleanlab.filter', 'report')
     counts = np.bincount(e.labels, minlength=len(e.classes))
     if missing := [name for name, n in zip(e.classes, counts) if not n]:
         raise InputError(
@@ -139,7 +127,7 @@ def label_issues(
     }
     return pd.DataFrame(columns, index=pd.Index(found, name='picture'))
 
-# %% ../../nbs/parts/insight.ipynb #22f718a9
+# %% ../../nbs/parts/insight.ipynb #643e2357
 def plant_wrong_labels(
     e: Evaluation,
     share: float = 0.02,  # 바꿀 비율

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['REPORT', 'run_notebook', 'to_page', 'write_report', 'report', 'log_evaluation', 'log_to_wandb']
 
-# %% ../../nbs/parts/report.ipynb #85911d3e
-from importlib import import_module
+# %% ../../nbs/parts/report.ipynb #1edbb755
 from importlib.resources import files
 from pathlib import Path
 
 from .calibration import calibration_error
 from .evaluation import Evaluation, check_split, restore_data
-from .files import InputError, write_whole
+from .extras import require, write_output
+from .files import InputError
 from .insight import hardest
 from .loggers import SafeWandbLogger, wandb_mode
 from cifar_lit.parts.restore import (
@@ -25,25 +25,15 @@ from .scores import accuracy_interval, class_table, top_confusions
 
 REPORT = Path(str(files('cifar_lit'))) / 'report'  # 틀과 화면의 모양이 있는 폴더
 
-# %% ../../nbs/parts/report.ipynb #60363abb
-def _require(name):
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise InputError(
-            f'보고서에는 {name}이(가) 필요합니다. '
-            'pip install "cifar_lit[report]"로 설치하세요.'
-        ) from error
-
-# %% ../../nbs/parts/report.ipynb #632e38a9
+# %% ../../nbs/parts/report.ipynb #fde7e7d6
 def run_notebook(
     template: Path,  # 노트북의 경로. 꼬리표가 `parameters`인 셀이 있어야 한다
     parameters: dict,  # 이름마다 값. JSON으로 적을 수 있는 것
     skip=(),  # 뺄 셀의 꼬리표
 ):  # 돌린 노트북, `NotebookNode`
     "값을 넣어 새 커널에서 돌린다. 고칠 수 있는 잘못은 `InputError`"
-    papermill = _require('papermill')
-    nbformat = _require('nbformat')
+    papermill = require('papermill', 'report')
+    nbformat = require('nbformat', 'report')
     notebook = nbformat.read(template, as_version=4)
     skip = set(skip)
     notebook.cells = [
@@ -64,14 +54,14 @@ def run_notebook(
             raise InputError(error.evalue) from error
         raise
 
-# %% ../../nbs/parts/report.ipynb #ed7b8e73
+# %% ../../nbs/parts/report.ipynb #6f79ed4b
 def to_page(
     notebook,  # 돌린 노트북
     title: str,  # 화면의 제목
     folder: Path,  # `index.html.j2`가 있는 폴더
 ):  # HTML
     "코드를 감춘 HTML 한 장. 그림이 안에 있어 혼자 열린다."
-    html = _require('nbconvert').HTMLExporter(
+    html = require('nbconvert', 'report').HTMLExporter(
         template_name=folder.name,
         extra_template_basedirs=[str(folder.parent)],
         exclude_input=True,
@@ -80,28 +70,18 @@ def to_page(
     page, _ = html.from_notebook_node(notebook, {'metadata': {'name': title}})
     return page
 
-# %% ../../nbs/parts/report.ipynb #21b750c4
+# %% ../../nbs/parts/report.ipynb #38cb6dd2
 def write_report(
-    target: Path,  # HTML의 경로. 노트북은 이름이 같은 *.ipynb
+    target,  # HTML의 경로. 노트북은 이름이 같은 *.ipynb
     notebook,  # 돌린 노트북
     page: str,  # HTML
 ):
     "노트북과 HTML을 쓴다. 쓸 수 없으면 `InputError`"
-    nbformat = _require('nbformat')
-    text = nbformat.writes(notebook)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(
-            target.with_suffix('.ipynb'), lambda file: file.write(text.encode())
-        )
-        write_whole(target, lambda file: file.write(page.encode()))
-    except OSError as error:
-        raise InputError(
-            f'{target}에 쓸 수 없습니다({error.strerror}). '
-            'output에 쓸 수 있는 경로를 주세요.'
-        ) from error
+    text = require('nbformat', 'report').writes(notebook)
+    write_output(Path(target).with_suffix('.ipynb'), text.encode())
+    write_output(target, page.encode())
 
-# %% ../../nbs/parts/report.ipynb #b1568636
+# %% ../../nbs/parts/report.ipynb #a9c15f7a
 def _check(run, baseline, split, changes):
     check_split(split)
     for name in filter(None, (run, baseline)):
@@ -114,7 +94,7 @@ def _home(run):
     checkpoint = find_checkpoint(run)
     return run_folder(checkpoint) or Path(checkpoint).parent
 
-# %% ../../nbs/parts/report.ipynb #1e09da4d
+# %% ../../nbs/parts/report.ipynb #454bc124
 def report(
     run: str,  # 실행 폴더 또는 체크포인트
     *,
@@ -143,7 +123,7 @@ def report(
     write_report(target, notebook, page)
     return str(target)
 
-# %% ../../nbs/parts/report.ipynb #6f9d4ceb
+# %% ../../nbs/parts/report.ipynb #c8868064
 def log_evaluation(
     e: Evaluation,
     logger,  # `SafeWandbLogger` 또는 Lightning의 `WandbLogger`
@@ -166,7 +146,7 @@ def log_evaluation(
     logged = numbers | {k: wandb.Table(dataframe=table) for k, table in tables.items()}
     logger.log_metrics({f'evaluate/{k}': value for k, value in logged.items()})
 
-# %% ../../nbs/parts/report.ipynb #63b3ef7a
+# %% ../../nbs/parts/report.ipynb #d9e8c560
 def log_to_wandb(
     e: Evaluation,
     folder: str,  # W&B의 기록을 둘 폴더
