@@ -17,7 +17,6 @@ import numpy as np
 
 # %% ../nbs/05_share.ipynb #47cd9369
 from .parts.answers import answer_all, as_table, find_pictures, read_pixels
-from .parts.app import build_app, serve
 from .parts.extras import check_ours, require, write_output
 from .parts.files import InputError
 from .parts.models import Classifier, load_model
