@@ -53,8 +53,6 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def page_path(folder):
-    call(folder, 'report', 'run', '--no-wandb')
-    assert 'test 30장' not in (folder / 'run/report.html').read_text(encoding='utf-8')
     printed = call(
         folder, 'report', 'run', '--no-wandb', '--test', '--output', 'out/report.html'
     )
