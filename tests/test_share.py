@@ -6,7 +6,6 @@
 import http.server
 import json
 import os
-import re
 import shutil
 import socket
 import struct
@@ -515,38 +514,6 @@ def test_the_page_of_the_space_answers_without_torch(run, onnx, album):
             assert answer['label'] == expected.top[0][0]
         finally:
             process.terminate()
-
-
-@pytest.fixture(scope='module')
-def page_path(run, tmp_path_factory):
-    page_path = tmp_path_factory.mktemp('report') / 'report.html'
-    assert call('report', run, '--no-wandb', '--output', page_path) is None
-    return page_path
-
-
-PICTURES = """
-images => images.map(i => [i.naturalWidth > 100, i.alt.length > 0, i.currentSrc])
-"""
-
-
-@pytest.mark.parametrize('width', [1280, 390])
-@pytest.mark.parametrize('scheme', ['light', 'dark'])
-def test_report_opens_from_disk(browser, page_path, width, scheme):
-    viewport = {'width': width, 'height': 900}
-    page = browser.new_context(viewport=viewport, color_scheme=scheme).new_page()
-    problems, requests = [], []
-    page.on('console', lambda message: problems.append(message.text))
-    page.on('pageerror', lambda error: problems.append(str(error)))
-    page.on('request', lambda request: requests.append(request.url))
-    page.goto(page_path.as_uri())
-    outside = [url for url in requests if not url.startswith('data:')]
-    assert problems == [] and outside == [page_path.as_uri()]
-    assert page.evaluate('document.documentElement.scrollWidth') <= width
-    pictures = page.locator('img').evaluate_all(PICTURES)
-    assert len(pictures) == 4 and all(wide and alt for wide, alt, _ in pictures)
-    dark = re.findall(r'srcset="([^"]+)"', page_path.read_text(encoding='utf-8'))
-    for _, _, source in pictures:
-        assert (source in dark) == (scheme == 'dark')
 
 
 def free_port():

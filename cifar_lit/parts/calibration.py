@@ -41,7 +41,7 @@ def calibration_error(
     gaps = (table['accuracy'] - table['confidence']).abs()
     return float((gaps * table['pictures']).sum() / len(e))
 
-# %% ../../nbs/parts/calibration.ipynb #7c242f3b
+# %% ../../nbs/parts/calibration.ipynb #6699a0f5
 def _draw_bars(top, bottom, table, few):
     wide = {'width': 1 / len(table), 'align': 'edge', 'edgecolor': 'white'}
     used = table[table['pictures'] > 0]
@@ -55,7 +55,7 @@ def _draw_bars(top, bottom, table, few):
         top.bar(rows['low'], rows['accuracy'], color=color, label=label, **wide)
         bottom.bar(rows['low'], rows['pictures'], color=color, **wide)
 
-
+# %% ../../nbs/parts/calibration.ipynb #43820ac6
 def draw_reliability(
     e: Evaluation,
     bins: int = 15,  # 0~1을 나눌 구간 수
@@ -90,7 +90,7 @@ def draw_reliability(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/parts/calibration.ipynb #455edd07
+# %% ../../nbs/parts/calibration.ipynb #5d145ee9
 def with_temperature(
     e: Evaluation,
     temperature: float,  # 1이면 그대로, 크면 확률이 퍼진다

@@ -16,7 +16,7 @@ from ..data import CIFAR10DataModule
 from .files import InputError
 from .pictures import normalize
 
-# %% ../../nbs/parts/evaluation.ipynb #d9888821
+# %% ../../nbs/parts/evaluation.ipynb #94f9283a
 @dataclass
 class Evaluation:
     "한 분할(split)의 사진에 대한 모델의 답"
@@ -49,11 +49,8 @@ class Evaluation:
 
     def take(self, indices):
         "번호가 `indices`인 사진만 담은 `Evaluation`"
-        kept = {
-            name: getattr(self, name)[indices]
-            for name in ('images', 'labels', 'probabilities')
-        }
-        return replace(self, **kept)
+        names = ('images', 'labels', 'probabilities')
+        return replace(self, **{name: getattr(self, name)[indices] for name in names})
 
 # %% ../../nbs/parts/evaluation.ipynb #da4ef46d
 def check_split(

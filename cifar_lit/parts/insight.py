@@ -104,7 +104,7 @@ def draw_cams(
     plt.close(fig)
     return fig
 
-# %% ../../nbs/parts/insight.ipynb #544feee8
+# %% ../../nbs/parts/insight.ipynb #fcb52d22
 def label_issues(
     e: Evaluation,
 ):  # `DataFrame`. 색인은 사진 번호, 열은 label, suggestion, quality(0~1)
@@ -127,7 +127,7 @@ def label_issues(
     }
     return pd.DataFrame(columns, index=pd.Index(found, name='picture'))
 
-# %% ../../nbs/parts/insight.ipynb #643e2357
+# %% ../../nbs/parts/insight.ipynb #22f718a9
 def plant_wrong_labels(
     e: Evaluation,
     share: float = 0.02,  # 바꿀 비율
