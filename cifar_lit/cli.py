@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['main']
 
-# %% ../nbs/07_cli.ipynb #765478fa
+# %% ../nbs/07_cli.ipynb #2c224224
 import os
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ from . import __version__
 from .parts.commands import HELP, read_arguments, without_gc
 from .parts.files import InputError
 
-# %% ../nbs/07_cli.ipynb #493fce3b
+# %% ../nbs/07_cli.ipynb #fb7634a6
 def _report(source, data_dir, **arguments):
     changes = {'source': source, 'data_dir': data_dir}
     changes = {name: value for name, value in changes.items() if value}
@@ -29,13 +29,13 @@ def _classify(**arguments):
         from cifar_lit.share import classify
     return 1 if classify(**arguments) else None
 
-# %% ../nbs/07_cli.ipynb #8becad25
+# %% ../nbs/07_cli.ipynb #48e6aed6
 def _export(checkpoint, path):
+    if Path(path).suffix not in ('.onnx', '.safetensors'):
+        raise InputError(f'{path}: 이름이 .onnx나 .safetensors로 끝나야 합니다.')
     with without_gc():
         from cifar_lit.share import export_onnx, export_safetensors
     writers = {'.onnx': export_onnx, '.safetensors': export_safetensors}
-    if Path(path).suffix not in writers:
-        raise InputError(f'{path}: 이름이 .onnx나 .safetensors로 끝나야 합니다.')
     print(f'내보낸 파일: {writers[Path(path).suffix](checkpoint, path)}')
 
 
@@ -47,7 +47,7 @@ def _app(**arguments):
 
 _COMMANDS = {'report': _report, 'classify': _classify, 'export': _export, 'app': _app}
 
-# %% ../nbs/07_cli.ipynb #c520d864
+# %% ../nbs/07_cli.ipynb #9f53bdd3
 def _run(command, args):
     arguments = read_arguments(command, args)
     try:
