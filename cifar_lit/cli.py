@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['main']
 
-# %% ../nbs/07_cli.ipynb #0b0ec10d
+# %% ../nbs/07_cli.ipynb #e91d463b
 import argparse
 import gc
 import os
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from . import __version__
 
-# %% ../nbs/07_cli.ipynb #f488ca97
+# %% ../nbs/07_cli.ipynb #c98ee183
 _HELP = """cifar-lit: PyTorch Lightning과 W&B로 배우고 쓰는 CIFAR-10 이미지 분류
 
 학습
@@ -31,10 +31,13 @@ _HELP = """cifar-lit: PyTorch Lightning과 W&B로 배우고 쓰는 CIFAR-10 이�
   export     ONNX나 safetensors로 내보낸다
   app        사진을 올려 보는 웹 페이지를 띄운다
 
-학습에는 --recipe quick(몇 초)이나 --recipe fast(몇 분, 가장 정확)를 줄 수 있습니다.
+학습에는 레시피를 줄 수 있습니다(시간은 2코어 CPU에서 잰 것).
+  --recipe quick   작은 신경망, 몇 초
+  --recipe fast    큰 신경망, 12분 남짓, 가장 정확
+
 명령마다의 옵션은 cifar-lit 명령 --help로 봅니다. 버전은 --version입니다."""
 
-# %% ../nbs/07_cli.ipynb #c4851b2b
+# %% ../nbs/07_cli.ipynb #96bd7e09
 @contextmanager
 def _importing():
     "불러오는 동안 가비지 컬렉션(garbage collection)을 쉰다."
@@ -66,7 +69,7 @@ def _report(parser):
 
     return call
 
-# %% ../nbs/07_cli.ipynb #ea131605
+# %% ../nbs/07_cli.ipynb #5283f547
 _MODEL = '실행 폴더, 체크포인트(경로나 주소), *.safetensors, *.onnx'
 
 
@@ -84,7 +87,7 @@ def _classify(parser):
 
     return call
 
-# %% ../nbs/07_cli.ipynb #36744632
+# %% ../nbs/07_cli.ipynb #774671ca
 def _export(parser):
     parser.add_argument('checkpoint', help='실행 폴더 또는 체크포인트')
     parser.add_argument('path', help='쓸 파일, *.onnx 또는 *.safetensors')
@@ -114,10 +117,10 @@ def _app(parser):
 
     return call
 
-# %% ../nbs/07_cli.ipynb #4e27171b
+# %% ../nbs/07_cli.ipynb #c7ee52e5
 _COMMANDS = {'report': _report, 'classify': _classify, 'export': _export, 'app': _app}
 
-# %% ../nbs/07_cli.ipynb #1928e827
+# %% ../nbs/07_cli.ipynb #b330055e
 def _run(name, args):
     parser = argparse.ArgumentParser(prog=f'cifar-lit {name}')
     call = _COMMANDS[name](parser)
@@ -131,47 +134,11 @@ def _run(name, args):
     except InputError as e:
         return f'cifar-lit: {e}'
 
-# %% ../nbs/07_cli.ipynb #e124df65
-def _split(args, option):  # 옵션 하나의 값과 나머지 인자
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument(option, dest='value')
-    known, rest = parser.parse_known_args(args)
-    return known.value, rest
-
-
-def _recipe_of(path):  # `FastModel`의 체크포인트이면 아무 레시피로나 읽을 수 있다.
-    from cifar_lit.parts.checkpoints import read_checkpoint
-
-    if not path or not ('://' in path or os.path.isfile(path)):
-        return None
-    net = read_checkpoint(path).get('net', {})
-    return 'fast' if net.get('name', '').endswith('.FastNet') else None
-
-# %% ../nbs/07_cli.ipynb #097465ad
-def _take_recipe(args):  # 남은 인자, 모델의 클래스, 옵션의 기본값
-    recipe, rest = _split(args, '--recipe')
-    if recipe is None and args[0] in ('validate', 'test', 'predict'):
-        recipe = _recipe_of(_split(args, '--ckpt_path')[0])
-    if recipe is None:
-        return rest, {}
-    from cifar_lit.parts.files import InputError
-    from cifar_lit.speed import RECIPES, FastModel
-
-    if recipe not in RECIPES:
-        names = ', '.join(RECIPES)
-        raise InputError(f'--recipe {recipe}: {names} 가운데 하나를 주세요.')
-    return rest, dict(model_class=FastModel, recipe=RECIPES[recipe])
-
-# %% ../nbs/07_cli.ipynb #9fd162f7
+# %% ../nbs/07_cli.ipynb #17f984fa
 def _train(args):
     with _importing():
         from cifar_lit.parts.cli import main as train
-        from cifar_lit.parts.files import InputError
-    try:
-        rest, chosen = _take_recipe(args)
-    except InputError as e:
-        sys.exit(f'cifar-lit: {e}')
-    train(rest, **chosen)
+    train(args)
 
 
 def main(args=None):
