@@ -3,7 +3,7 @@
 모두 배치 256으로 45스텝을 학습하고, 시드마다 모든 줄을 차례로 잰다.
 잰 시간은 첫 스텝부터 마지막 스텝까지의 벽시계 시간(초)이고 데이터를 메모리에 올리는
 시간은 빼며, 정확도는 테스트 사진에서 줄마다 시드마다 한 번 잰 것이다.
-학습률은 `grid`가 검증 사진에서 고른 것(`RATES`)이다.
+학습률은 `grid`가 검증 사진에서 고른 것(`CHOSEN`)이다.
 'torch.optim.Muon'은 'flip at test'에서 옵티마이저만 PyTorch의 것으로 바꾼 것이다.
 """
 
@@ -40,16 +40,24 @@ TRICKS = {  # 줄마다 `FastNet`에 더한 것
     'torch.optim.Muon': (*FULL, 'torch.optim.Muon'),
 }
 NAMES = ('ConvNet', 'ConvNet + one-cycle', *TRICKS)
-RATES = {  # `grid`가 고른 학습률
-    'ConvNet': 1e-3,
-    'ConvNet + one-cycle': 2e-3,
-    'Adam': 1e-3,
-    'Adam + one-cycle': 1e-2,
-    'Muon': 0.12,
-    'Muon + one-cycle': QUICK['model']['learning_rate'],
-    'torch.optim.Muon': 0.24,
+CHOSEN = {  # `grid`가 고른 것
+    'ConvNet': {'learning_rate': 2e-3},
+    'ConvNet + one-cycle': {'learning_rate': 2e-3},
+    'FastNet': {'learning_rate': 2e-3},
+    '16 px': {'learning_rate': 5e-3},
+    'whitening': {'learning_rate': 5e-3},
+    'Adam + one-cycle': {'learning_rate': 1e-2},
+    'Muon': {'learning_rate': 0.06, 'other_learning_rate': 0.005},
+    'Muon + one-cycle': {
+        'learning_rate': QUICK['model']['learning_rate'],
+        'other_learning_rate': QUICK['model']['other_learning_rate'],
+    },
+    'torch.optim.Muon': {
+        'learning_rate': 0.48,
+        'other_learning_rate': 0.16,
+        'weight_decay': 0.1,
+    },
 }
-OTHERS = QUICK['model']['other_learning_rate'] / QUICK['model']['learning_rate']
 
 
 def with_schedule(model, optimizer, warmup):
@@ -97,10 +105,9 @@ def as_matrix(kernel):
     return kernel.permute(0, 2, 3, 1).view(len(kernel), -1)
 
 
-def settings_of(tricks, learning_rate):
+def settings_of(tricks, rates):
     "`tricks`까지 더했을 때 `FastModel`의 인자"
-    settings = {**QUICK['model'], 'learning_rate': learning_rate}
-    settings['other_learning_rate'] = OTHERS * learning_rate
+    settings = {**QUICK['model'], **rates}
     if '16 px' not in tricks:
         settings['size'] = 32
     settings['label_smoothing'] = 0.2 if 'label smoothing' in tricks else 0.0
@@ -110,8 +117,8 @@ def settings_of(tricks, learning_rate):
 class Partial(FastModel):
     "`FastModel`에서 `tricks`에 없는 것을 뺀다."
 
-    def __init__(self, tricks, learning_rate, weight_decay=0.0):
-        super().__init__(SHAPE, 10, **settings_of(tricks, learning_rate))
+    def __init__(self, tricks, weight_decay=0.0, **rates):
+        super().__init__(SHAPE, 10, **settings_of(tricks, rates))
         self.tricks, self.weight_decay = tricks, weight_decay
         if 'flip at test' not in tricks:
             self.net.forward = self.forward_once
@@ -150,25 +157,23 @@ class Partial(FastModel):
         return optimizer
 
 
-def rate_of(name):
-    "줄 `name`의 학습률"
-    if name in RATES:
-        return RATES[name]
-    return RATES['Muon + one-cycle' if 'Muon' in TRICKS[name] else 'Adam']
+def settings_for(name):
+    "줄 `name`에서 쓰는 학습률"
+    return CHOSEN.get(name, CHOSEN['Muon + one-cycle'])
 
 
-def build(name, learning_rate, **settings):
+def build(name, **settings):
     if name in TRICKS:
-        return Partial(TRICKS[name], learning_rate, **settings)
+        return Partial(TRICKS[name], **settings)
     kind = LitModel if name == 'ConvNet' else Scheduled
-    return kind(SHAPE, 10, learning_rate, channels_last=True, fused=True)
+    return kind(SHAPE, 10, **settings, channels_last=True, fused=True)
 
 
-def fit(source, name, seed, learning_rate, **settings):
+def fit(source, name, seed, **settings):
     "학습한 `Trainer`와 모델, 데이터, 시간"
     pl.seed_everything(seed, verbose=False)
     dm = reuse(source, **QUICK['data'])
-    model, watch = build(name, learning_rate, **settings), Stopwatch()
+    model, watch = build(name, **settings), Stopwatch()
     callbacks = [watch]
     if name == 'weight averaging':
         callbacks.append(EMAWeightAveraging(decay=0.8))
@@ -178,7 +183,7 @@ def fit(source, name, seed, learning_rate, **settings):
 
 
 def sample(source, name, seed):
-    trainer, model, dm, watch = fit(source, name, seed, rate_of(name))
+    trainer, model, dm, watch = fit(source, name, seed, **settings_for(name))
     [result] = trainer.test(model, dm, verbose=False)
     return dict(
         name=name,

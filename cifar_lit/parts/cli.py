@@ -236,7 +236,7 @@ class TutorialCLI(_Prepared):
         if self.trainer.is_global_zero:
             print(runs.as_lines(told), flush=True)
 
-# %% ../../nbs/parts/cli.ipynb #1e0758ae
+# %% ../../nbs/parts/cli.ipynb #3f655b9f
 _WARNINGS = (
     'LeafSpec',
     'does not have many workers',
@@ -259,6 +259,7 @@ _INFOS = (
     'Loaded model weights',
     'litlogger',
     '`Trainer.fit` stopped',
+    'to estimate number of stepping batches',
 )
 
 # %% ../../nbs/parts/cli.ipynb #acca4d1b
