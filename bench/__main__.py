@@ -19,7 +19,16 @@ matplotlib.use('svg')
 import matplotlib.pyplot as plt
 from common import machine, prepare
 
-QUESTIONS = ('loader', 'step', 'tutorial', 'recipe', 'long', 'imports', 'growth')
+QUESTIONS = (
+    'loader',
+    'step',
+    'tutorial',
+    'grid',
+    'recipe',
+    'long',
+    'imports',
+    'growth',
+)
 HERE = Path(__file__).parent
 MARKS = {True: '예', False: '**아니요**', None: ''}
 

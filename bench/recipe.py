@@ -2,7 +2,9 @@
 
 모두 배치 256으로 45스텝을 학습하고, 시드마다 모든 줄을 차례로 잰다.
 잰 시간은 첫 스텝부터 마지막 스텝까지의 벽시계 시간(초)이고 데이터를 메모리에 올리는
-시간은 빼며, 정확도는 테스트 사진에서 잰 것이다.
+시간은 빼며, 정확도는 테스트 사진에서 줄마다 시드마다 한 번 잰 것이다.
+학습률은 `grid`가 검증 사진에서 고른 것(`CHOSEN`)이다.
+'torch.optim.Muon'은 'flip at test'에서 옵티마이저만 PyTorch의 것으로 바꾼 것이다.
 """
 
 import statistics
@@ -11,89 +13,180 @@ import lightning.pytorch as pl
 import torch
 from common import draw_bars, load, pick, reuse, row, spread, training_only
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from torch import nn
 
 from cifar_lit.model import LitModel
 from cifar_lit.parts.nets import shrink
+from cifar_lit.parts.recipes import read_recipe
 from cifar_lit.parts.runs import Stopwatch
-from cifar_lit.speed import FastModel, recipe_arguments
+from cifar_lit.speed import FastModel, one_cycle
 
 TITLE = '한 가지씩'
-STEPS = (
-    'FastNet',
-    '16 px',
-    'whitening',
-    'Muon',
-    'one-cycle',
-    'label smoothing',
-    'flip at test',
-    'weight averaging',
-)
-NAMES = ('ConvNet', *STEPS)
 SHAPE = (3, 32, 32)
+SEEDS = 5
+QUICK = read_recipe('quick')
+SMALL = ('16 px', 'whitening')
+FULL = (*SMALL, 'Muon', 'one-cycle', 'label smoothing', 'flip at test')
+TRICKS = {  # 줄마다 `FastNet`에 더한 것
+    'FastNet': (),
+    '16 px': SMALL[:1],
+    'whitening': SMALL,
+    'Adam + one-cycle': (*SMALL, 'one-cycle'),
+    'Muon': (*SMALL, 'Muon'),
+    'Muon + one-cycle': FULL[:4],
+    'label smoothing': FULL[:5],
+    'flip at test': FULL,
+    'weight averaging': (*FULL, 'weight averaging'),
+    'torch.optim.Muon': (*FULL, 'torch.optim.Muon'),
+}
+NAMES = ('ConvNet', 'ConvNet + one-cycle', *TRICKS)
+CHOSEN = {  # `grid`가 고른 것
+    'ConvNet': {'learning_rate': 2e-3},
+    'ConvNet + one-cycle': {'learning_rate': 2e-3},
+    'FastNet': {'learning_rate': 2e-3},
+    '16 px': {'learning_rate': 5e-3},
+    'whitening': {'learning_rate': 5e-3},
+    'Adam + one-cycle': {'learning_rate': 1e-2},
+    'Muon': {'learning_rate': 0.06, 'other_learning_rate': 0.005},
+    'Muon + one-cycle': {
+        'learning_rate': QUICK['model']['learning_rate'],
+        'other_learning_rate': QUICK['model']['other_learning_rate'],
+    },
+    'torch.optim.Muon': {
+        'learning_rate': 0.48,
+        'other_learning_rate': 0.16,
+        'weight_decay': 0.1,
+    },
+}
 
 
-def settings_of(steps):
-    "`steps`까지 더했을 때 `FastModel`의 인자"
-    settings = dict(recipe_arguments('quick', 'model'))
-    if '16 px' not in steps:
+def with_schedule(model, optimizer, warmup):
+    steps = model.trainer.estimated_stepping_batches
+    schedule = one_cycle(optimizer, steps, warmup)
+    return [optimizer], [{'scheduler': schedule, 'interval': 'step'}]
+
+
+class Scheduled(LitModel):
+    "one-cycle로 학습하는 `ConvNet`"
+
+    def configure_optimizers(self):
+        optimizer = super().configure_optimizers()
+        return with_schedule(self, optimizer, QUICK['model']['warmup'])
+
+
+class LibraryMuon(torch.optim.Optimizer):
+    """커널에는 `torch.optim.Muon`, 나머지에는 `torch.optim.Adam`.
+
+    `torch.optim.Muon`은 2차원만 받으므로 커널의 메모리를 행렬로 본 것을 건넨다.
+    """
+
+    def __init__(self, kernels, others, lr, momentum, other_lr, weight_decay):
+        views = [nn.Parameter(as_matrix(kernel.detach())) for kernel in kernels]
+        self.pairs = list(zip(kernels, views))
+        self.muon = torch.optim.Muon(
+            views, lr, weight_decay=weight_decay, momentum=momentum, ns_steps=3
+        )
+        self.adam = torch.optim.Adam(others, other_lr, betas=(0.9, 0.95))
+        super().__init__([*views, *others], {})
+        self.param_groups = [*self.muon.param_groups, *self.adam.param_groups]
+
+    def step(self, closure=None):
+        loss = None if closure is None else closure()
+        for kernel, view in self.pairs:
+            view.grad = as_matrix(kernel.grad)
+            kernel.grad = None
+        self.muon.step()
+        self.adam.step()
+        return loss
+
+
+def as_matrix(kernel):
+    "`channels_last`인 커널의 메모리를 그대로 `(출력, 높이 × 너비 × 입력)`으로 본다."
+    return kernel.permute(0, 2, 3, 1).view(len(kernel), -1)
+
+
+def settings_of(tricks, rates):
+    "`tricks`까지 더했을 때 `FastModel`의 인자"
+    settings = {**QUICK['model'], **rates}
+    if '16 px' not in tricks:
         settings['size'] = 32
-    settings['label_smoothing'] = 0.2 if 'label smoothing' in steps else 0.0
+    settings['label_smoothing'] = 0.2 if 'label smoothing' in tricks else 0.0
     return settings
 
 
 class Partial(FastModel):
-    "`FastModel`에서 아직 더하지 않은 것(`STEPS` 가운데 `steps`에 없는 것)을 뺀다."
+    "`FastModel`에서 `tricks`에 없는 것을 뺀다."
 
-    def __init__(self, steps):
-        super().__init__(SHAPE, 10, **settings_of(steps))
-        self.steps = steps
-        if 'flip at test' not in steps:
+    def __init__(self, tricks, weight_decay=0.0, **rates):
+        super().__init__(SHAPE, 10, **settings_of(tricks, rates))
+        self.tricks, self.weight_decay = tricks, weight_decay
+        if 'flip at test' not in tricks:
             self.net.forward = self.forward_once
 
     def forward_once(self, x):
         return self.net.logits(shrink(x, self.net.size))
 
     def on_fit_start(self):
-        if 'whitening' in self.steps:
+        if 'whitening' in self.tricks:
             super().on_fit_start()
             return
         self.net.whiten.weight.requires_grad_(True)
         self.net.ready.fill_(True)
 
     def configure_optimizers(self):
-        if 'Muon' not in self.steps:
-            trained = [weight for weight in self.parameters() if weight.requires_grad]
-            return torch.optim.Adam(trained, lr=1e-3, fused=True)
-        made = super().configure_optimizers()
-        if 'one-cycle' in self.steps:
-            return made
-        # one-cycle은 만들면서 학습률을 낮추므로 되돌린다.
-        filters, others = made['optimizer'].param_groups
-        filters['lr'] = self.hparams.learning_rate
-        others['lr'] = self.hparams.other_learning_rate
-        return made['optimizer']
+        optimizer = self.make_optimizer()
+        if 'one-cycle' in self.tricks:
+            return with_schedule(self, optimizer, self.hparams.warmup)
+        return optimizer
+
+    def make_optimizer(self):
+        h = self.hparams
+        if 'Muon' not in self.tricks:
+            learned = [weight for weight in self.parameters() if weight.requires_grad]
+            return torch.optim.Adam(learned, h.learning_rate, fused=True)
+        [optimizer], [made] = super().configure_optimizers()
+        others, kernels = optimizer.param_groups
+        if 'torch.optim.Muon' in self.tricks:
+            rates = h.learning_rate, h.momentum, h.other_learning_rate
+            given = kernels['params'], others['params'], *rates, self.weight_decay
+            return LibraryMuon(*given)
+        # `FastModel`이 만든 one-cycle은 학습률을 낮추어 놓으므로 되돌린다.
+        kernels['lr'], others['lr'] = h.learning_rate, h.other_learning_rate
+        for group in optimizer.param_groups:
+            del group['initial_lr']
+        return optimizer
 
 
-def build(count):
-    if count:
-        return Partial(STEPS[:count])
-    return LitModel(SHAPE, 10, learning_rate=1e-3, channels_last=True, fused=True)
+def settings_for(name):
+    "줄 `name`에서 쓰는 학습률"
+    return CHOSEN.get(name, CHOSEN['Muon + one-cycle'])
 
 
-def sample(source, count, seed):
+def build(name, **settings):
+    if name in TRICKS:
+        return Partial(TRICKS[name], **settings)
+    kind = LitModel if name == 'ConvNet' else Scheduled
+    return kind(SHAPE, 10, **settings, channels_last=True, fused=True)
+
+
+def fit(source, name, seed, **settings):
+    "학습한 `Trainer`와 모델, 데이터, 시간"
     pl.seed_everything(seed, verbose=False)
-    dm = reuse(source, **recipe_arguments('quick', 'data'))
-    model, watch = build(count), Stopwatch()
+    dm = reuse(source, **QUICK['data'])
+    model, watch = build(name, **settings), Stopwatch()
     callbacks = [watch]
-    if 'weight averaging' in STEPS[:count]:
+    if name == 'weight averaging':
         callbacks.append(EMAWeightAveraging(decay=0.8))
-    trainer = training_only(
-        **recipe_arguments('quick', 'trainer'), callbacks=callbacks, logger=False
-    )
+    trainer = training_only(**QUICK['trainer'], callbacks=callbacks, logger=False)
     trainer.fit(model, dm)
+    return trainer, model, dm, watch
+
+
+def sample(source, name, seed):
+    trainer, model, dm, watch = fit(source, name, seed, **settings_for(name))
     [result] = trainer.test(model, dm, verbose=False)
     return dict(
-        name=NAMES[count],
+        name=name,
         repeat=seed,
         seconds=round(watch.time_elapsed('train'), 3),
         pictures=watch.seen,
@@ -104,12 +197,12 @@ def sample(source, count, seed):
 def measure(source, quick):
     pictures = load(source).source
     if not quick:  # 처음 부를 때의 준비를 재지 않는다.
-        sample(pictures, 0, 0)
-        sample(pictures, len(STEPS), 0)
+        sample(pictures, 'ConvNet', 0)
+        sample(pictures, 'weight averaging', 0)
     return [
-        sample(pictures, count, seed)
-        for seed in range(1 if quick else 5)
-        for count in range(len(NAMES))
+        sample(pictures, name, seed)
+        for seed in range(1 if quick else SEEDS)
+        for name in NAMES
     ]
 
 

@@ -2,8 +2,12 @@
 
 에포크의 시간과, 같은 정확도까지의 시간을 잰다.
 
-앞의 둘은 배치 32로 두 에포크를 돈다. 시드마다 번갈아 새 프로세스에서 잰다. 데이터를
-메모리에 올리는 시간은 모두 뺀다.
+앞의 둘은 배치 32로 두 에포크를 돈다. 시드마다 번갈아 새 프로세스에서 잰다. cifar_lit과
+quick은 `cifar-lit tutorial`, `cifar-lit tutorial --recipe quick`이라는 명령 그대로이다.
+'Trainer'는 학습이 시작되어 끝날 때까지(검증과 체크포인트를 더하고 데이터를 메모리에
+올리는 시간은 뺀다), '명령'은 프로세스가 시작되어 끝날 때까지(라이브러리를 부르고,
+사진 폴더의 캐시를 읽고, 테스트하는 것까지)의 시간이다. 폴더의 사진을 처음 풀어 캐시를
+만드는 시간은 미리 한 번 읽어 뺀다.
 2.5배에 못 미치는 까닭: 2026년 11월 23일 2코어에서 cifar_lit의 한 스텝(배치 32)은
 10.6 ms이고, 8.8 ms가 신경망(bf16, channels_last)과 Adam의 계산, 0.05 ms가 데이터,
 0.9 ms가 Trainer, 0.5 ms가 지표와 로그였다. 계산만으로 이미 튜토리얼의 한 스텝(23 ms)의
@@ -12,11 +16,15 @@
 않는다.
 """
 
+import csv
 import json
 import os
+import re
 import statistics
+import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
@@ -36,17 +44,13 @@ from common import (
     spread,
 )
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, random_split
 from torchvision import transforms
 
-from cifar_lit.callbacks import ImagePredictionLogger
-from cifar_lit.model import LitModel
-from cifar_lit.parts.hardware import best_precision
-from cifar_lit.parts.loggers import SafeWandbLogger
 from cifar_lit.parts.nets import ConvNet
-from cifar_lit.speed import FastModel, recipe_arguments
+from cifar_lit.parts.runs import Stopwatch
 
 TITLE = '튜토리얼과 나란히'
 SHAPE = (3, 32, 32)
@@ -134,12 +138,17 @@ def original_loaders(dm):
     )
 
 
-def original(dm, folder, limit):
-    train, val, test = original_loaders(dm)
+def original(seed, source, limit, folder):
+    "튜토리얼의 (학습 시간, 테스트 정확도). 새 프로세스에서 부른다."
+    pl.seed_everything(seed, verbose=False)
+    train, val, test = original_loaders(load(source))
+    pl.seed_everything(seed, verbose=False)  # 읽는 동안 쓴 난수를 되돌린다.
+    watch = Stopwatch()
     callbacks = [
         EarlyStopping(monitor='val_loss'),
         OriginalLogger(next(iter(val))),
         ModelCheckpoint(),
+        watch,
     ]
     logger = WandbLogger(
         project='wandb-lightning', job_type='train', save_dir=folder, offline=True
@@ -151,68 +160,68 @@ def original(dm, folder, limit):
         default_root_dir=folder,
         callbacks=callbacks,
     )
-    model = OriginalModel(dm.num_classes)
-    spent = seconds(lambda: trainer.fit(model, train, val))
+    model = OriginalModel(10)
+    trainer.fit(model, train, val)
     [result] = trainer.test(model, test, verbose=False)
-    return spent, result['test_acc']
+    wandb.finish()
+    return watch.time_elapsed('train'), result['test_acc']
 
 
-def ours(dm, folder, limit):
-    model = LitModel(SHAPE, dm.num_classes, channels_last=True, fused=True)
-    return fit(dm, folder, model, max_epochs=2, **shorten(limit))
+COMMANDS = {'cifar_lit': (), 'quick': ('--recipe', 'quick')}
+NAMES = ('tutorial', *COMMANDS)
 
 
-def quick(dm, folder, limit):
-    model = FastModel(SHAPE, dm.num_classes, **recipe_arguments('quick', 'model'))
-    return fit(dm, folder, model, **recipe_arguments('quick', 'trainer'))
+def command(name, seed, source, limit, folder):
+    "`cifar-lit tutorial …`, 줄이지 않으면 README에 적힌 그대로"
+    script = Path(sys.executable).with_name('cifar-lit')
+    words = [script, 'tutorial', *COMMANDS[name], '--data.source', source]
+    words += ['--seed_everything', seed, '--run_dir', folder]
+    if limit < 1 and name == 'cifar_lit':  # quick은 이미 짧다.
+        for option, value in shorten(limit).items():
+            words += [f'--trainer.{option}', value]
+    return list(map(str, words))
 
 
-def fit(dm, folder, model, **length):
-    callbacks = [
-        EarlyStopping(monitor='val_loss'),
-        ImagePredictionLogger(),
-        ModelCheckpoint(monitor='val_loss'),
-    ]
-    trainer = quiet_trainer(
-        **length,
-        logger=[CSVLogger(folder), SafeWandbLogger(save_dir=folder)],
-        default_root_dir=folder,
-        precision=best_precision(),
-        callbacks=callbacks,
-    )
-    spent = seconds(lambda: trainer.fit(model, dm))
-    [result] = trainer.test(model, dm, ckpt_path='best', verbose=False)
-    return spent, result['test_acc']
+def read_result(printed, folder):
+    "명령이 쓴 학습 시간(초)과 `metrics.csv`의 테스트 정확도"
+    [spent] = re.findall(r'^학습 시간: ([\d.]+)초', printed, re.M)
+    with open(Path(folder, 'metrics.csv'), encoding='utf-8') as file:
+        [accuracy] = [
+            row['test_acc'] for row in csv.DictReader(file) if row['test_acc']
+        ]
+    return float(spent), float(accuracy)
 
 
-RUNS = {'tutorial': original, 'cifar_lit': ours, 'quick': quick}
+def run(name, seed, source, limit, folder):
+    "명령 하나를 새 프로세스에서 돌린 (학습 시간, 정확도)"
+    if name not in COMMANDS:
+        return in_new_process('tutorial.py', seed, source, limit, folder)
+    words = command(name, seed, source, limit, folder)
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    return read_result(done.stdout, folder)
 
 
-def one(name, seed, source, limit):
-    "한 번 돌린 결과. 새 프로세스에서 부른다."
+def sample(name, seed, source, limit=1.0):
     os.environ.update(WANDB_SILENT='true', WANDB_MODE='offline')
-    prepare()
-    settings = recipe_arguments('quick', 'data') if name == 'quick' else {}
-    pl.seed_everything(seed, verbose=False)
-    dm = load(source, **settings)
-    pl.seed_everything(seed, verbose=False)  # 읽는 동안 쓴 난수를 되돌린다.
+    result = []
     with tempfile.TemporaryDirectory() as folder:
-        spent, accuracy = RUNS[name](dm, folder, limit)
-        wandb.finish()
+        whole = seconds(lambda: result.extend(run(name, seed, source, limit, folder)))
+    spent, accuracy = result
     return dict(
         name=name,
         repeat=seed,
-        seconds=round(spent, 3),
+        seconds=round(spent, 1),
+        command_seconds=round(whole, 1),
         accuracy=round(100 * accuracy, 2),
     )
 
 
 def measure(source, quick):
-    limit = 0.02 if quick else 1.0
+    load(source)  # 폴더의 사진을 캐시에 둔다.
     return [
-        in_new_process('tutorial.py', name, seed, source, limit)
+        sample(name, seed, source, 0.02 if quick else 1.0)
         for seed in range(1 if quick else 5)
-        for name in RUNS
+        for name in NAMES
     ]
 
 
@@ -230,28 +239,37 @@ def difference_row(samples, name):
 
 def rows(samples):
     made = []
-    for name in RUNS:
-        spent = middle(pick(samples, name=name))
+    for name in NAMES:
+        found = pick(samples, name=name)
+        spent, whole = middle(found), middle(found, 'command_seconds')
+        times = f'Trainer {spent:.1f}초, 명령 {whole:.1f}초'
         accuracy = spread(accuracies(samples, name))
-        made.append(row(name, f'fit {spent:.1f}초, 테스트 {accuracy} %'))
+        made.append(row(name, f'{times}, 테스트 {accuracy} %'))
     for name, target, words in (
         ('cifar_lit', 2.5, '두 에포크'),
         ('quick', 10, '튜토리얼의 정확도까지'),
     ):
         label = f'{name} / tutorial, {words}'
         made.append(faster_row(samples, name, 'tutorial', target, label=label))
+        whole = {'key': 'command_seconds', 'label': f'{label}, 명령'}
+        made.append(faster_row(samples, name, 'tutorial', **whole))
         made.append(difference_row(samples, name))
     return made
 
 
 def draw(samples, ax):
-    for name in RUNS:
-        spent = [sample['seconds'] for sample in pick(samples, name=name)]
-        ax.plot(spent, accuracies(samples, name), 'o', label=name, alpha=0.7)
-    ax.set(xlabel='fit, seconds', ylabel='test accuracy, %', xlim=(0, None))
-    ax.legend(frameon=False)
+    for k, name in enumerate(NAMES):
+        found = pick(samples, name=name)
+        for key, marker in (('seconds', 'o'), ('command_seconds', 'x')):
+            spent = [sample[key] for sample in found]
+            label = f'{name}, {"Trainer" if key == "seconds" else "command"}'
+            style = {'color': f'C{k}', 'label': label, 'alpha': 0.7}
+            ax.plot(spent, accuracies(samples, name), marker, **style)
+    ax.set(xlabel='seconds', ylabel='test accuracy, %', xlim=(0, None))
+    ax.legend(frameon=False, fontsize=7, loc='center left', bbox_to_anchor=(1, 0.5))
 
 
 if __name__ == '__main__':
-    name, seed, source, limit = sys.argv[1:]
-    print(json.dumps(one(name, int(seed), source, float(limit))))
+    seed, source, limit, folder = sys.argv[1:]
+    prepare()
+    print(json.dumps(original(int(seed), source, float(limit), folder)))

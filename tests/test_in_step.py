@@ -8,6 +8,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import nbformat
@@ -165,13 +166,12 @@ def mean(samples, key):
     return statistics.mean(sample[key] for sample in samples)
 
 
+def deviation(samples):
+    return statistics.stdev(sample['accuracy'] for sample in samples)
+
+
 def spread(samples):
-    deviation = statistics.stdev(sample['accuracy'] for sample in samples)
-    return f'{mean(samples, "accuracy"):.1f} ± {deviation:.1f} %'
-
-
-def speed(samples):
-    return statistics.median(s['pictures'] / s['seconds'] for s in samples)
+    return f'{mean(samples, "accuracy"):.1f} ± {deviation(samples):.1f} %'
 
 
 def test_readme_figures_are_the_measured_ones():
@@ -181,19 +181,167 @@ def test_readme_figures_are_the_measured_ones():
         assert len(samples) >= 5
         assert f'| {middle(samples):.0f}초 | {spread(samples)} |' in text
     whole = measured('long')['fast']
-    assert f'| {mean(whole, "seconds"):.0f}초 | {spread(whole)} |' in text
+    timed = [sample for sample in whole if 'seconds' in sample]
+    assert f'| {mean(timed, "seconds"):.0f}초 | {spread(whole)} |' in text
     assert min(sample['accuracy'] for sample in found['cifar_lit']) >= 52
 
 
+# 06장의 숫자. 표, 그림의 자료, 글이 모두 표본에서 셈한 것과 같아야 한다.
+
+SPEED = NBS / '06_speed.ipynb'
+NOT_IN_THE_CHAPTER = {'torch.optim.Muon'}  # 글에서만 이야기한다.
+COMMANDS = {  # 표본의 이름과 그림에서의 이름
+    'tutorial': 'tutorial',
+    'cifar_lit': 'cifar-lit',
+    'quick': 'recipe quick',
+    'fast': 'recipe fast',
+}
+
+
+def prose(path):
+    cells = nbformat.read(path, 4).cells
+    return '\n'.join(cell.source for cell in cells if cell.cell_type == 'markdown')
+
+
 def test_speed_tables_are_the_measured_ones():
-    cells = nbformat.read(NBS / '06_speed.ipynb', 4).cells
-    text = '\n'.join(cell.source for cell in cells)
-    found = measured('recipe').values()
-    expected = [f'| {speed(samples):,.0f} | {spread(samples)} |' for samples in found]
-    written = re.findall(r'^\| [^|]+ (\| [\d,]+ \| [\d.]+ ± .*)$', text, re.M)
-    assert len(expected) == 9 and written == expected
-    steps = [round(1000 * middle(rows), 1) for rows in measured('step').values()]
-    assert [float(ms) for ms in re.findall(r'\| ([\d.]+) ms \|', text)] == steps
+    found = measured('recipe')
+    assert min(len(samples) for samples in found.values()) >= 5
+    expected = {
+        f'| {name} | {middle(samples):.1f} | {spread(samples)} |'
+        for name, samples in found.items()
+        if name not in NOT_IN_THE_CHAPTER
+    }
+    row = r'^\| [^|]+ \| [\d.]+ \| [\d.]+ ± [^|]*\|$'
+    assert set(re.findall(row, prose(SPEED), re.M)) == expected
+    steps = [f'{1000 * middle(rows):.1f}' for rows in measured('step').values()]
+    assert re.findall(r'\| ([\d.]+) ms \|', prose(SPEED)) == steps
+
+
+def plotted_row(name, samples):
+    timed = [sample for sample in samples if 'seconds' in sample]
+    commands = [s['command_seconds'] for s in timed if 'command_seconds' in s]
+    command = f'{statistics.median(commands):.1f}' if commands else ''
+    accuracy = f'{mean(samples, "accuracy"):.1f},{deviation(samples):.1f}'
+    return f'{name},{middle(timed):.1f},{command},{accuracy}'
+
+
+def test_the_plot_shows_the_samples():
+    rows = [
+        plotted_row(name, samples)
+        for name, samples in measured('recipe').items()
+        if name not in NOT_IN_THE_CHAPTER
+    ]
+    commands = measured('tutorial') | measured('long')
+    rows += [plotted_row(COMMANDS[name], commands[name]) for name in COMMANDS]
+    assert '\n'.join(rows) in SPEED.read_text().replace('\\n",\n    "', '\n')
+
+
+def gain(after, before):
+    "정확도의 차이, %p"
+    difference = mean(after, 'accuracy') - mean(before, 'accuracy')
+    return f'{abs(difference):.1f} %p'
+
+
+def times(slow, fast):
+    return f'{middle(slow) / middle(fast):.1f}배'
+
+
+def paired(name, key):
+    "`tutorial`과 같은 차례에 잰 것끼리 나눈 비, 작은 것부터"
+    found = measured('tutorial')
+    pairs = zip(found['tutorial'], found[name], strict=True)
+    return sorted(theirs[key] / ours[key] for theirs, ours in pairs)
+
+
+def step_claims():
+    spent = [1000 * middle(rows) for rows in measured('step').values()]
+    yield f'네 줄은 {min(spent):.1f} ms와 {max(spent):.1f} ms 사이'
+
+
+def recipe_claims():
+    row = measured('recipe')
+    net, small, white = row['FastNet'], row['16 px'], row['whitening']
+    cycle = row['Muon + one-cycle']
+    yield f'{gain(net, row["ConvNet"])}를 더 맞힙니다'
+    yield f'{times(net, row["ConvNet"])} 오래 걸립니다'
+    yield f'{gain(net, small)} 내주고 {times(net, small)} 빨라졌습니다'
+    yield f'{gain(white, small)} 올랐습니다'
+    before, after = deviation(row['ConvNet']), deviation(row['ConvNet + one-cycle'])
+    yield f'표준편차 {before:.1f} → {after:.1f}'
+    yield f'다시 골랐는데도 {gain(white, row["Adam + one-cycle"])} 낮습니다'
+    yield f'레시피를 돌리면 {spread(row["torch.optim.Muon"])}로'
+    yield f'`MuonWithAdam`의 {spread(row["flip at test"])}와'
+    yield f'Muon은 Adam보다 {gain(row["Muon"], white)} 낫습니다'
+    yield f'one-cycle을 더하면 {gain(cycle, row["Muon"])} 더 오릅니다'
+    yield gain(row['label smoothing'], cycle)
+    yield f'{gain(row["flip at test"], row["label smoothing"])} 올랐습니다'
+    yield f'차이 {gain(row["weight averaging"], row["flip at test"])}는 표준편차 안'
+
+
+def long_claims():
+    found = measured('long')
+    timed = [sample for sample in found['fast'] if 'seconds' in sample]
+    spent, theirs = mean(timed, 'seconds'), mean(found[AIRBENCH], 'seconds')
+    yield f'학습에 {spent:.0f}초'
+    yield f'걸려 {spread(found["fast"])}에 닿습니다'
+    yield f'시드 {len(timed)}개의 평균'
+    yield f'정확도는 시드 {len(found["fast"])}개에서'
+    yield f'모든 스텝은 {theirs:.0f}초입니다'
+    yield f'{spent / theirs:.2f}배가 걸립니다'
+
+
+def command_claims():
+    found = measured('tutorial')
+    yield f'{gain(found["quick"], found["tutorial"])} 더 맞히면서'
+    ratios = paired('quick', 'seconds')
+    low, high = ratios[0], ratios[-1]
+    yield f'학습은 {statistics.median(ratios):.1f}배({low:.1f}~{high:.1f}배)'
+    yield f'정확도에 {statistics.median(ratios):.1f}배 빨리'
+    whole = {name: middle(rows, 'command_seconds') for name, rows in found.items()}
+    ratio = statistics.median(paired('quick', 'command_seconds'))
+    yield f'{whole["tutorial"]:.0f}초가 {whole["quick"]:.0f}초로, {ratio:.1f}배'
+    ratios = [
+        statistics.median(paired('cifar_lit', key))
+        for key in ('seconds', 'command_seconds')
+    ]
+    yield '학습이 {:.1f}배, 명령이 {:.1f}배'.format(*ratios)
+
+
+AIRBENCH = 'airbench94 + malloc'
+QUICK = 'flip at test'  # `quick` 레시피 그대로인 줄
+GIVEN = {'90.7 %'}  # 다시 재지 않았다고 글이 말하는 것
+FIGURE = r'\d[\d,.]*(?: ± [\d.]+)? ?(?:%p|%|초|ms|배)'
+
+
+def figures(text):
+    "글에서 잰 값으로 보이는 것. 표와 울타리(```) 안은 뺀다."
+    text = re.sub(r'^```.*?^```', '', text, flags=re.S | re.M)
+    text = re.sub(r'^\|.*$', '', text, flags=re.M)
+    return set(re.findall(FIGURE, text))
+
+
+def test_every_figure_of_the_prose_is_measured():
+    text = prose(SPEED)
+    makers = (step_claims, recipe_claims, long_claims, command_claims)
+    claims = [claim for make in makers for claim in make()]
+    assert [claim for claim in claims if claim not in text] == []
+    measured_ones = set().union(*map(figures, claims)) | GIVEN
+    assert figures(text) - measured_ones == set()
+
+
+def test_figures_are_found():
+    text = '| 3.0 % |\n```\n4초\n```\n1,029초, 2.5배(1.4~2배), 90.8 ± 0.1 %, 16픽셀'
+    assert figures(text) == {'1,029초', '2.5배', '2배', '90.8 ± 0.1 %'}
+
+
+def test_learning_rates_were_chosen_on_validation(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'bench')
+    grid, recipe = import_module('grid'), import_module('recipe')
+    samples = json.loads((ROOT / 'bench/results/grid.json').read_text())['samples']
+    assert {sample['split'] for sample in samples} == {'val'}
+    for name in grid.GRIDS:
+        assert grid.best(samples, name)[0] == recipe.settings_for(name), name
+    assert recipe.CHOSEN.keys() - {'Muon + one-cycle'} == grid.GRIDS.keys() - {QUICK}
 
 
 def test_bench_tables_come_from_the_samples(tmp_path):

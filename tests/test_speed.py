@@ -1,16 +1,20 @@
 """레시피를 명령줄에서: 학습하고, 다시 읽고, 내보내기."""
 
 import shutil
+from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch.utils.data import DataLoader
 
 from cifar_lit.cli import main
+from cifar_lit.data import CIFAR10DataModule
 from cifar_lit.parts.files import InputError
 from cifar_lit.parts.nets import FastNet
+from cifar_lit.parts.recipes import read_recipe, recipe_path
 from cifar_lit.parts.toy import toy_pictures
 from cifar_lit.share import export_onnx, export_safetensors, load_model
 from cifar_lit.speed import FastModel
@@ -70,8 +74,76 @@ def test_weight_averaging_is_saved_as_best(call):
     assert not torch.equal(averaged, current)
 
 
+def printed_config(call, capsys, *arguments):
+    "`--print_config`가 쓴 설정"
+    assert call('fit', *arguments, '--print_config') == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_a_recipe_is_a_config_file(call, capsys):
+    path = recipe_path('quick')
+    expected = printed_config(call, capsys, '--recipe', 'quick')
+    assert printed_config(call, capsys, '--config', path) == expected
+    assert expected['model_class'] == 'cifar_lit.speed.FastModel'
+    wanted = read_recipe('quick')
+    for part in ('data', 'model', 'trainer'):
+        assert wanted[part].items() <= expected[part].items()
+    # 다른 옵션은 어디에 적어도 레시피보다 앞선다.
+    options = '--model.learning_rate 0.5 --recipe quick --data.batch_size 64'.split()
+    changed = printed_config(call, capsys, *options)
+    assert changed['model'] == {**expected['model'], 'learning_rate': 0.5}
+    assert changed['data'] == {**expected['data'], 'batch_size': 64}
+    plain = printed_config(call, capsys)
+    assert plain['model_class'] == 'cifar_lit.model.LitModel'
+    assert plain['model']['fused'] and plain['data']['batch_size'] == 32
+
+
+SHORT = (
+    '--data.source toy --trainer.limit_train_batches 3 --trainer.limit_val_batches 1'
+).split()
+
+
+def test_a_copied_and_changed_recipe(call, tmp_path):
+    text = Path(recipe_path('quick')).read_text(encoding='utf-8')
+    assert '32, 64, 128' in text
+    Path('my.yaml').write_text(text.replace('32, 64, 128', '8, 16'), encoding='utf-8')
+    assert call('fit', '--config', 'my.yaml', *SHORT, '--run_dir', 'run') is None
+    best = 'run/checkpoints/best.ckpt'
+    net = torch.load(best, weights_only=True)['net']
+    assert net['arguments']['widths'] == (8, 16)
+    # 실행 폴더의 config.yaml도 --config로 쓸 수 있다.
+    again = ('--config', 'run/config.yaml', '--ckpt_path', best, '--run_dir', 'again')
+    assert call('test', *again) is None
+    Path('my.yaml').write_text('model: [1')
+    assert 'my.yaml: YAML' in call('fit', '--config', 'my.yaml', *SHORT)
+
+
+def test_a_checkpoint_of_the_notebook_is_read_by_the_command(call, capsys):
+    trainer = pl.Trainer(
+        max_steps=2,
+        limit_val_batches=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator='cpu',
+    )
+    dm = CIFAR10DataModule(16, source='toy')
+    trainer.fit(FastModel((3, 32, 32), 10, widths=(8, 16), size=16), dm)
+    trainer.save_checkpoint('mine.ckpt')
+    options = '--data.source toy --ckpt_path mine.ckpt --run_dir tested'.split()
+    assert call('validate', *options) is None
+    assert 'val_acc' in capsys.readouterr().out
+
+
+def test_another_class_of_model(call):
+    assert '불러올 수 없습니다' in call('fit', '--model_class', 'no_such.Model')
+    wrong = ('--model_class', 'cifar_lit.data.CIFAR10DataModule')
+    assert 'LitModel을 상속한' in call('fit', *wrong)
+
+
 def test_wrong_recipe_and_missing_pictures(call):
-    assert 'quick, fast' in call('tutorial', '--recipe', 'slow')
+    assert 'fast, quick' in call('tutorial', '--recipe', 'slow')
     trainer = pl.Trainer(
         max_steps=1,
         logger=False,

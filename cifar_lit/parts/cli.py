@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TutorialTrainer', 'TutorialCLI', 'main']
 
-# %% ../../nbs/parts/cli.ipynb #08cf7c8a
+# %% ../../nbs/parts/cli.ipynb #9534628a
 import atexit
 import logging
 import os
@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import warnings
+from inspect import signature
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -31,6 +32,7 @@ from .files import InputError
 from .hardware import best_precision, tune_cpu
 from .loggers import SafeWandbLogger, wandb_mode
 from .progress import LineProgress, TerminalBar
+from .recipes import find_model_class, import_class, take_recipe
 
 # %% ../../nbs/parts/cli.ipynb #181be860
 def _announce(trainer, model, datamodule):
@@ -80,9 +82,9 @@ _CALLBACKS = {
     'checkpoint.enable_version_counter': False,
 }
 
-# %% ../../nbs/parts/cli.ipynb #17dd4469
+# %% ../../nbs/parts/cli.ipynb #20a29275
 class _Options(LightningCLI):
-    recipe = {
+    defaults = {
         'data.batch_size': 32,
         'model.channels_last': True,
         'model.fused': True,
@@ -96,16 +98,27 @@ class _Options(LightningCLI):
     def add_arguments_to_parser(self, parser):
         run_dir = '실행 폴더 (기본: runs/<시각>-<데이터>)'
         parser.add_argument('--run_dir', type=str | None, help=run_dir)
+        words = '모델의 클래스. --model.…의 옵션은 이 클래스의 인자이다'
+        kind = {'type': type[pl.LightningModule], 'default': self._model_class}
+        parser.add_argument('--model_class', **kind, help=words)
         parser.add_lightning_class_args(EarlyStopping, 'early_stopping')
         parser.add_lightning_class_args(runs.BestCheckpoint, 'checkpoint')
         skip = {'val_samples', 'denormalize'}
         parser.add_class_arguments(ImagePredictionLogger, 'examples', skip=skip)
         machine = {'trainer.precision': best_precision()}
         machine |= {'trainer.enable_model_summary': False}
-        parser.set_defaults({**_CALLBACKS, **machine, **self.recipe})
+        parser.set_defaults({**_CALLBACKS, **machine, **self._known_defaults()})
         for name in ('num_classes', 'input_shape'):
             link = f'data.{name}', f'model.{name}'
             parser.link_arguments(*link, apply_on='instantiate')
+
+    def _known_defaults(self):  # 모델에 없는 인자의 기본값은 뺀다.
+        known = signature(self._model_class).parameters
+        return {
+            name: value
+            for name, value in self.defaults.items()
+            if not name.startswith('model.') or name.removeprefix('model.') in known
+        }
 
 # %% ../../nbs/parts/cli.ipynb #428f48ff
 _NAMED = ('best', 'last', 'hpc', 'registry')  # Lightning이 뜻을 아는 ckpt_path
@@ -181,7 +194,7 @@ def _progress(config, trains):
         return [TerminalBar()] if trains else []
     return [LineProgress()]
 
-# %% ../../nbs/parts/cli.ipynb #0afd91f7
+# %% ../../nbs/parts/cli.ipynb #982234b2
 class _Prepared(_Fitted):
     def instantiate_trainer(self, **kwargs):
         trains, source = self.subcommand in ('fit', 'tutorial'), self._prepare()
@@ -208,9 +221,8 @@ class _Prepared(_Fitted):
             if self.subcommand in ('fit', 'tutorial'):
                 self.datamodule.train_dataloader()  # 배치가 너무 크면 여기서 드러난다.
             return self.datamodule.source.name
-        return (
-            self.datamodule.hparams.source
-        )  # 출처는 첫 프로세스가 준비한 뒤에 정한다.
+        # 출처는 첫 프로세스가 준비한 뒤에 정한다.
+        return self.datamodule.hparams.source
 
 # %% ../../nbs/parts/cli.ipynb #45eca029
 class TutorialCLI(_Prepared):
@@ -224,7 +236,7 @@ class TutorialCLI(_Prepared):
         if self.trainer.is_global_zero:
             print(runs.as_lines(told), flush=True)
 
-# %% ../../nbs/parts/cli.ipynb #1e0758ae
+# %% ../../nbs/parts/cli.ipynb #3f655b9f
 _WARNINGS = (
     'LeafSpec',
     'does not have many workers',
@@ -247,6 +259,7 @@ _INFOS = (
     'Loaded model weights',
     'litlogger',
     '`Trainer.fit` stopped',
+    'to estimate number of stepping batches',
 )
 
 # %% ../../nbs/parts/cli.ipynb #acca4d1b
@@ -263,19 +276,18 @@ def _be_quiet():
             handler.addFilter(_is_news)
     os.environ.setdefault('WANDB_SHOW_INFO', 'false')  # 볼 곳은 요약이 알려 준다.
 
-# %% ../../nbs/parts/cli.ipynb #54db6f3f
+# %% ../../nbs/parts/cli.ipynb #8dceef83
 def main(
     args: list[str] | None = None,  # 명령줄의 인자. 없으면 `sys.argv`
-    model_class=LitModel,  # 학습할 모델의 클래스
-    recipe: dict | None = None,  # 옵션의 기본값. 없으면 튜토리얼의 것
 ):
     "명령 `cifar-lit`의 학습 쪽. 고칠 수 있는 잘못이면 한 줄을 쓰고 1로 끝난다."
     tune_cpu()
     _be_quiet()
-    chosen = {'recipe': recipe or TutorialCLI.recipe}
-    cli = type('TutorialCLI', (TutorialCLI,), chosen)
     settings = {'trainer_class': TutorialTrainer, 'seed_everything_default': 42}
     try:
-        cli(model_class, CIFAR10DataModule, args=args, **settings)
+        args = take_recipe(sys.argv[1:] if args is None else args)
+        name = find_model_class(args)
+        model_class = import_class(name, base=LitModel) if name else LitModel
+        TutorialCLI(model_class, CIFAR10DataModule, args=args, **settings)
     except InputError as error:
         sys.exit(f'cifar-lit: {error}')
