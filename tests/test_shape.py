@@ -26,7 +26,7 @@ STORY = {
     '03_train': [],
     '04_evaluate': [],
     '05_share': [],
-    '06_speed': ['FastModel'],
+    '06_speed': ['MuonWithAdam', 'FastModel'],
     '07_cli': [],
 }
 PART_CLASSES = {'nets': ['FastNet']}  # 신경망은 한눈에 보여야 한다.

@@ -55,7 +55,7 @@ def _draw_bars(top, bottom, table, few):
         top.bar(rows['low'], rows['accuracy'], color=color, label=label, **wide)
         bottom.bar(rows['low'], rows['pictures'], color=color, **wide)
 
-# %% ../../nbs/parts/calibration.ipynb #43820ac6
+# %% ../../nbs/parts/calibration.ipynb #26527e36
 def draw_reliability(
     e: Evaluation,
     bins: int = 15,  # 0~1을 나눌 구간 수
@@ -65,14 +65,8 @@ def draw_reliability(
     import matplotlib.pyplot as plt
 
     table = calibration_table(e, bins)
-    fig, (top, bottom) = plt.subplots(
-        2,
-        1,
-        figsize=(4.2, 4.4),
-        height_ratios=(3, 1),
-        sharex=True,
-        layout='constrained',
-    )
+    shape = {'height_ratios': (3, 1), 'sharex': True, 'layout': 'constrained'}
+    fig, (top, bottom) = plt.subplots(2, 1, figsize=(4.2, 4.4), **shape)
     _draw_bars(top, bottom, table, few)
     top.plot([0, 1], [0, 1], '--', color='black', linewidth=1)
     used = table[table['pictures'] >= few]

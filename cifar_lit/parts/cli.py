@@ -82,6 +82,15 @@ _CALLBACKS = {
     'checkpoint.enable_version_counter': False,
 }
 
+# %% ../../nbs/parts/cli.ipynb #a1d69495
+def _accepted(model_class, defaults):  # 모델에 없는 인자의 기본값은 뺀다.
+    known = signature(model_class).parameters
+    return {
+        name: value
+        for name, value in defaults.items()
+        if not name.startswith('model.') or name.removeprefix('model.') in known
+    }
+
 # %% ../../nbs/parts/cli.ipynb #20a29275
 class _Options(LightningCLI):
     defaults = {
@@ -107,18 +116,11 @@ class _Options(LightningCLI):
         parser.add_class_arguments(ImagePredictionLogger, 'examples', skip=skip)
         machine = {'trainer.precision': best_precision()}
         machine |= {'trainer.enable_model_summary': False}
-        parser.set_defaults({**_CALLBACKS, **machine, **self._known_defaults()})
+        chosen = _accepted(self._model_class, self.defaults)
+        parser.set_defaults({**_CALLBACKS, **machine, **chosen})
         for name in ('num_classes', 'input_shape'):
             link = f'data.{name}', f'model.{name}'
             parser.link_arguments(*link, apply_on='instantiate')
-
-    def _known_defaults(self):  # 모델에 없는 인자의 기본값은 뺀다.
-        known = signature(self._model_class).parameters
-        return {
-            name: value
-            for name, value in self.defaults.items()
-            if not name.startswith('model.') or name.removeprefix('model.') in known
-        }
 
 # %% ../../nbs/parts/cli.ipynb #428f48ff
 _NAMED = ('best', 'last', 'hpc', 'registry')  # Lightning이 뜻을 아는 ckpt_path
