@@ -296,7 +296,7 @@ def command_claims():
     ratios = paired('quick', 'seconds')
     low, high = ratios[0], ratios[-1]
     yield f'학습은 {statistics.median(ratios):.1f}배({low:.1f}~{high:.1f}배)'
-    yield f'정확도에 {statistics.median(ratios):.1f}배 빨리'
+    yield f'학습이 {statistics.median(ratios):.1f}배 빨라지기까지'
     whole = {name: middle(rows, 'command_seconds') for name, rows in found.items()}
     ratio = statistics.median(paired('quick', 'command_seconds'))
     yield f'{whole["tutorial"]:.0f}초가 {whole["quick"]:.0f}초로, {ratio:.1f}배'
