@@ -420,3 +420,15 @@ def test_version_is_the_same_everywhere():
     assert f'\nversion: {version}\ndate-released: {date}\n' in citation
     license_name = {'apache2': 'Apache-2.0'}[settings['license']]
     assert f'license: {license_name}' in citation
+
+
+def test_cold_start_figures_are_the_measured_ones():
+    found = measured('imports')
+    onnx, checkpoint = (
+        middle(found[f'cifar-lit classify {name}'])
+        for name in ('model.onnx', 'net.ckpt')
+    )
+    torch = middle(found['import torch'])
+    text = prose(NBS / '05_share.ipynb')
+    assert f'ONNX가 {onnx:.1f}초, 체크포인트가 {checkpoint:.1f}초였습니다' in text
+    assert f'`import torch`만 해도 {torch:.1f}초입니다' in text
