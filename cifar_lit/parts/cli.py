@@ -73,7 +73,7 @@ class TutorialTrainer(pl.Trainer):
         if self.is_global_zero:
             print(runs.as_lines(told), flush=True)
 
-# %% ../../nbs/parts/cli.ipynb #3a5ccca9
+# %% ../../nbs/parts/cli.ipynb #67868740
 _CALLBACKS = {
     'early_stopping.monitor': VAL_LOSS,
     'checkpoint.monitor': VAL_LOSS,
@@ -82,7 +82,16 @@ _CALLBACKS = {
     'checkpoint.enable_version_counter': False,
 }
 
-# %% ../../nbs/parts/cli.ipynb #20a29275
+
+def _known(defaults, model_class):  # 모델에 없는 인자의 기본값은 뺀다.
+    known = signature(model_class).parameters
+    return {
+        name: value
+        for name, value in defaults.items()
+        if not name.startswith('model.') or name.removeprefix('model.') in known
+    }
+
+# %% ../../nbs/parts/cli.ipynb #e341df9c
 class _Options(LightningCLI):
     defaults = {
         'data.batch_size': 32,
@@ -107,18 +116,11 @@ class _Options(LightningCLI):
         parser.add_class_arguments(ImagePredictionLogger, 'examples', skip=skip)
         machine = {'trainer.precision': best_precision()}
         machine |= {'trainer.enable_model_summary': False}
-        parser.set_defaults({**_CALLBACKS, **machine, **self._known_defaults()})
+        known = _known(self.defaults, self._model_class)
+        parser.set_defaults({**_CALLBACKS, **machine, **known})
         for name in ('num_classes', 'input_shape'):
             link = f'data.{name}', f'model.{name}'
             parser.link_arguments(*link, apply_on='instantiate')
-
-    def _known_defaults(self):  # 모델에 없는 인자의 기본값은 뺀다.
-        known = signature(self._model_class).parameters
-        return {
-            name: value
-            for name, value in self.defaults.items()
-            if not name.startswith('model.') or name.removeprefix('model.') in known
-        }
 
 # %% ../../nbs/parts/cli.ipynb #428f48ff
 _NAMED = ('best', 'last', 'hpc', 'registry')  # Lightning이 뜻을 아는 ckpt_path
