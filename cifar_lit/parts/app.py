@@ -42,7 +42,7 @@ def _path_as_given(payload):
     "읽을 수 없는 파일도 우리말로 알릴 수 있게 그대로 받는다."
     return payload and payload.path
 
-
+# %% ../../nbs/parts/app.ipynb #758acc4b
 def build_app(
     model,  # `Classifier` 또는 `load_model`이 읽는 경로
 ):  # `gradio.Blocks`

@@ -34,7 +34,7 @@ def hardest(
     }
     return pd.DataFrame(columns, index=pd.Index(order, name='picture'))
 
-
+# %% ../../nbs/parts/insight.ipynb #68dff5c2
 def draw_pictures(
     e: Evaluation,
     picks,  # 사진 번호들

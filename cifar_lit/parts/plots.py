@@ -70,7 +70,7 @@ _CURVES = {  # 이름과 그리는 방법
     'val_{}': {'marker': 's', 'markersize': 4},
 }
 
-
+# %% ../../nbs/parts/plots.ipynb #fcf7b2cf
 def draw_curves(
     metrics,  # `DataFrame`. `read_metrics`가 준 것
 ):  # matplotlib `Figure`

@@ -66,7 +66,7 @@ def _configured_net(folder):
         ) from error
     return parser.instantiate(parsed).net
 
-
+# %% ../../nbs/parts/restore.ipynb #ad25cd2e
 def _find_net(checkpoint, saved):
     if 'net' in saved:
         return build_net(saved['net'])
