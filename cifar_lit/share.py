@@ -8,7 +8,6 @@ __all__ = ['predict', 'classify', 'export_safetensors', 'export_onnx', 'choose_t
 # %% ../nbs/05_share.ipynb #a91d039d
 import itertools
 import json
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 # %% ../nbs/05_share.ipynb #47cd9369
-from .parts.answers import answer_all, as_table, find_pictures, read_pixels
+from .parts.answers import answer_all, find_pictures, read_pixels
 from .parts.extras import check_ours, require, write_output
 from .parts.files import InputError
 from .parts.models import Classifier, load_model

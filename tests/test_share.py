@@ -416,6 +416,10 @@ def test_runner_from_the_shell(onnx, album, tmp_path):
     alone = ask(album / 'plain.png')
     assert alone.returncode == 1 and alone.stderr.count('\n') == 1
     assert 'model.onnx 파일이 없습니다. classify.py와 같은 폴더에' in alone.stderr
+    (tmp_path / 'model.onnx').write_bytes((onnx / 'model.onnx').read_bytes()[:5000])
+    cut = ask(album / 'plain.png')
+    assert cut.returncode == 1 and cut.stderr.count('\n') == 1
+    assert 'model.onnx: 읽을 수 없는 모델입니다' in cut.stderr
 
 
 LOADED = """

@@ -19,13 +19,18 @@ from .pictures import FORMATS, fit_picture, open_picture, to_rgb
 def open_onnx(
     path,  # ONNX 파일
 ):  # 세션과, 클래스 이름 등이 든 `dict`
-    "모델을 연다. 파일이 없으면 한 줄로 알리고 끝난다."
+    "모델을 연다. 없거나 읽을 수 없으면 한 줄로 알리고 끝난다."
     if not Path(path).is_file():
         sys.exit(f'{path} 파일이 없습니다. classify.py와 같은 폴더에 두세요.')
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path))
-    return session, json.loads(session.get_modelmeta().custom_metadata_map['cifar_lit'])
+    try:
+        session = onnxruntime.InferenceSession(str(path))
+        info = json.loads(session.get_modelmeta().custom_metadata_map['cifar_lit'])
+    except Exception as error:  # onnxruntime의 오류는 공통 조상이 이것뿐이다.
+        problem = f'읽을 수 없는 모델입니다({type(error).__name__}).'
+        sys.exit(f'{path}: {problem} cifar_lit이 내보낸 ONNX를 두세요.')
+    return session, info
 
 
 def ask(
