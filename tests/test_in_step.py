@@ -14,6 +14,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from cifar_lit.parts.commands import HELP
+
 ROOT = Path(__file__).parent.parent
 LIBRARY, NBS = ROOT / 'cifar_lit', ROOT / 'nbs'
 NOTEBOOKS = sorted(NBS.glob('*.ipynb')) + sorted(NBS.glob('parts/*.ipynb'))
@@ -432,3 +434,13 @@ def test_cold_start_figures_are_the_measured_ones():
     text = prose(NBS / '05_share.ipynb')
     assert f'ONNX가 {onnx:.1f}초, 체크포인트가 {checkpoint:.1f}초였습니다' in text
     assert f'`import torch`만 해도 {torch:.1f}초입니다' in text
+
+
+def test_help_tells_the_measured_times():
+    quick = measured('tutorial')['quick']
+    spent = middle(quick), middle(quick, 'command_seconds')
+    assert 4 <= spent[0] < 5.5
+    assert f'학습 5초, 명령 전체 {spent[1]:.0f}초' in HELP
+    assert f'# {spent[1]:.0f}초, 대부분은' in (ROOT / 'README.md').read_text()
+    fast = [s for s in measured('long')['fast'] if 'seconds' in s]
+    assert 12 <= middle(fast) / 60 < 13 and '학습 12분 남짓' in HELP
