@@ -294,6 +294,8 @@ def make_loader(
     size = even_batch_size(n, batch_size, world_size)
     if shuffle:
         sampler = EpochSampler(n, seed, rank=rank, world_size=world_size)
-        return ResumableLoader(dataset, batch_size, sampler=sampler, **options)
+        return ResumableLoader(
+            dataset, batch_size=batch_size, sampler=sampler, **options
+        )
     share = ShareSampler(n, rank, world_size) if world_size > 1 else None
-    return DataLoader(dataset, size, sampler=share, **options)
+    return DataLoader(dataset, batch_size=size, sampler=share, **options)

@@ -10,17 +10,19 @@ import atexit
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import warnings
+from contextlib import ExitStack
 from inspect import signature
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
-from lightning.pytorch.cli import LightningCLI
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from ..callbacks import ImagePredictionLogger
@@ -28,11 +30,15 @@ from ..data import CIFAR10DataModule
 from ..model import VAL_LOSS, LitModel
 from . import runs
 from .checkpoints import check_state_dict, read_checkpoint
-from .files import InputError
+from .files import InputError, write_whole
 from .hardware import best_precision, tune_cpu
 from .loggers import SafeWandbLogger, wandb_mode
+from .metrics import MetricsLogger
 from .progress import LineProgress, TerminalBar
 from .recipes import find_model_class, import_class, take_recipe
+from .restart import TRAINS, find_resumed, new_record
+from .resume import BestCheckpoint, LastCheckpoint, Resumable, Stopped
+from .saves import SafeCheckpointIO
 
 # %% ../../nbs/parts/cli.ipynb #181be860
 def _announce(trainer, model, datamodule):
@@ -78,7 +84,6 @@ _CALLBACKS = {
     'early_stopping.monitor': VAL_LOSS,
     'checkpoint.monitor': VAL_LOSS,
     'checkpoint.filename': 'best',
-    'checkpoint.save_last': True,
     'checkpoint.enable_version_counter': False,
 }
 
@@ -111,7 +116,8 @@ class _Options(LightningCLI):
         kind = {'type': type[pl.LightningModule], 'default': self._model_class}
         parser.add_argument('--model_class', **kind, help=words)
         parser.add_lightning_class_args(EarlyStopping, 'early_stopping')
-        parser.add_lightning_class_args(runs.BestCheckpoint, 'checkpoint')
+        parser.add_lightning_class_args(BestCheckpoint, 'checkpoint')
+        parser.add_lightning_class_args(LastCheckpoint, 'last')
         skip = {'val_samples', 'denormalize'}
         parser.add_class_arguments(ImagePredictionLogger, 'examples', skip=skip)
         machine = {'trainer.precision': best_precision()}
@@ -123,9 +129,6 @@ class _Options(LightningCLI):
             parser.link_arguments(*link, apply_on='instantiate')
 
 # %% ../../nbs/parts/cli.ipynb #428f48ff
-_NAMED = ('best', 'last', 'hpc', 'registry')  # Lightning이 뜻을 아는 ckpt_path
-
-
 def _keep(checkpoint):
     path = Path(tempfile.mkdtemp(), 'downloaded.ckpt')
     atexit.register(shutil.rmtree, path.parent, ignore_errors=True)
@@ -134,20 +137,27 @@ def _keep(checkpoint):
 
 
 class _Checked(_Options):
+    def __init__(self, *args, resumed=None, held=None, **kwargs):
+        self.resumed, self.held = resumed, held or ExitStack()
+        super().__init__(*args, **kwargs)
+
     def parse_arguments(self, parser, args):
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
         self.given, self.checkpoint = config.ckpt_path, None
-        trains = self.config.subcommand in ('fit', 'tutorial')
-        if self.given in ('best', 'last') and not trains:
+        if self.given in ('best', 'last'):
             raise InputError(
-                f'ckpt_path={self.given!r}: 이 명령은 학습하지 않으므로 무엇인지 알 수 '
+                f'ckpt_path={self.given!r}: 이 명령에서는 어느 실행의 것인지 알 수 '
                 '없습니다. 실행 폴더의 checkpoints/*.ckpt를 주세요.'
             )
-        if self.given and self.given not in _NAMED:
+        if self.given and self.given not in ('hpc', 'registry'):  # Lightning의 말
             self.checkpoint = read_checkpoint(self.given)
             if '://' in self.given:
                 config.ckpt_path = _keep(self.checkpoint)
+
+    def _parse_ckpt_path(self):
+        if not self.resumed:  # 이어서 할 때는 설정이 이미 다 있다.
+            super()._parse_ckpt_path()
 
 # %% ../../nbs/parts/cli.ipynb #0d3f8aba
 class _Fitted(_Checked):
@@ -170,8 +180,10 @@ class _Fitted(_Checked):
             config.model.fused = False
 
 # %% ../../nbs/parts/cli.ipynb #0ea61f75
-def _wandb_logger(folder, source):
-    labels = {'name': folder.name, 'job_type': 'train'}
+def _wandb_logger(folder, source, wandb_id, resumed):
+    labels = {'name': folder.name, 'job_type': 'train', 'id': wandb_id}
+    if resumed:
+        labels['resume'] = 'allow'
     if source == 'toy':
         given = os.environ.get('WANDB_TAGS', '').split(',')
         labels['tags'] = ['toy', *filter(None, given)]
@@ -181,10 +193,10 @@ def _wandb_logger(folder, source):
     return SafeWandbLogger(save_dir=folder, log_model=online, **labels)
 
 
-def _loggers(folder, source, trains):
-    loggers = [CSVLogger(folder.parent, name='', version=folder.name)]
+def _loggers(folder, source, trains, wandb_id, resumed):
+    loggers = [MetricsLogger(folder, before=resumed.step if resumed else 0)]
     if trains:
-        loggers.append(_wandb_logger(folder, source))
+        loggers.append(_wandb_logger(folder, source, wandb_id, resumed))
     return loggers
 
 
@@ -197,30 +209,57 @@ def _progress(config, trains):
     return [LineProgress()]
 
 # %% ../../nbs/parts/cli.ipynb #982234b2
+class _SaveConfig(SaveConfigCallback):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs, save_to_log_dir=False)
+
+    def save_config(self, trainer, pl_module, stage):
+        text = self.parser.dump(self.config, skip_none=False).encode()
+        path = Path(trainer.default_root_dir, self.config_filename)
+        write_whole(path, lambda file: file.write(text))
+
+
+def _plugins(given):
+    plugins = given if isinstance(given, list) else [given] if given else []
+    ours = not any(isinstance(plugin, CheckpointIO) for plugin in plugins)
+    return [*plugins, SafeCheckpointIO()] if ours else plugins
+
+# %% ../../nbs/parts/cli.ipynb #279a6ca3
 class _Prepared(_Fitted):
     def instantiate_trainer(self, **kwargs):
-        trains, source = self.subcommand in ('fit', 'tutorial'), self._prepare()
+        trains, source = self.subcommand in TRAINS, self._prepare()
         config = self._get(self.config_init, 'trainer')
         place = self._get(self.config, 'run_dir'), config.default_root_dir or 'runs'
-        folder = runs.make_run_folder(*place, source)
+        folder = runs.make_run_folder(*place, source, again=bool(self.resumed))
         callbacks = [*(config.callbacks or []), *_progress(config, trains)]
         if trains:
-            callbacks.append(self._get(self.config_init, 'examples'))
+            callbacks += [self._get(self.config_init, 'examples'), Resumable()]
         elif self.subcommand == 'predict':
             callbacks.append(runs.PredictionWriter(folder))
+        wandb_id = self._open(folder) if trains else None
         if config.logger in (None, True):
-            kwargs['logger'] = _loggers(folder, source, trains)
+            kwargs['logger'] = _loggers(folder, source, trains, wandb_id, self.resumed)
         kwargs |= {'default_root_dir': folder, 'callbacks': callbacks}
+        kwargs['plugins'] = _plugins(config.plugins)
         return super().instantiate_trainer(**kwargs)
+
+    def _open(self, folder):  # W&B 실행의 번호
+        if rank_zero_only.rank:
+            return None
+        record = self.resumed.record if self.resumed else new_record(self.subcommand)
+        self.held.callback(runs.lock_run(folder).release)
+        runs.write_record(folder, record)
+        return record['wandb_id']
 
     def _prepare(self):
         if self.checkpoint:
             check_state_dict(self.model.state_dict(), self.checkpoint['state_dict'])
-        self.config[self.subcommand].ckpt_path = self.given  # config.yaml에 남을 것
+        given = self.resumed.started_from if self.resumed else self.given
+        self.config[self.subcommand].ckpt_path = given  # config.yaml에 남을 것
         if rank_zero_only.rank == 0:
             self.datamodule.prepare_data()
             self.datamodule.setup()
-            if self.subcommand in ('fit', 'tutorial'):
+            if self.subcommand in TRAINS:
                 self.datamodule.train_dataloader()  # 배치가 너무 크면 여기서 드러난다.
             return self.datamodule.source.name
         # 출처는 첫 프로세스가 준비한 뒤에 정한다.
@@ -279,17 +318,61 @@ def _be_quiet():
     os.environ.setdefault('WANDB_SHOW_INFO', 'false')  # 볼 곳은 요약이 알려 준다.
 
 # %% ../../nbs/parts/cli.ipynb #8dceef83
+def _stop(number, frame):
+    raise Stopped(number)
+
+
+def _how_to_go_on():
+    folder = os.environ.get('CIFAR_LIT_RUN_DIR')
+    if not folder or not Path(folder, 'config.yaml').is_file():
+        return ''
+    return f'\n이어서 하기: cifar-lit resume {folder}'
+
+
+def _tell_stop(stopped):
+    name = signal.Signals(stopped.number).name
+    done = f' 스텝 {stopped.step:,}까지 저장했습니다.' if stopped.step else ''
+    if rank_zero_only.rank == 0:
+        print(f'{name}으로 멈췄습니다.{done}{_how_to_go_on()}', file=sys.stderr)
+    return stopped.code
+
+
+def _is_out_of_memory(error):
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
+
+# %% ../../nbs/parts/cli.ipynb #34234494
+def _train(args, held):
+    resumed, args = find_resumed(args)
+    args = take_recipe(args)
+    name = find_model_class(args)
+    model_class = import_class(name, base=LitModel) if name else LitModel
+    settings = {'trainer_class': TutorialTrainer, 'seed_everything_default': 42}
+    settings |= {'save_config_callback': _SaveConfig, 'args': args}
+    TutorialCLI(model_class, CIFAR10DataModule, resumed=resumed, held=held, **settings)
+
+
 def main(
     args: list[str] | None = None,  # 명령줄의 인자. 없으면 `sys.argv`
 ):
     "명령 `cifar-lit`의 학습 쪽. 고칠 수 있는 잘못이면 한 줄을 쓰고 1로 끝난다."
     tune_cpu()
     _be_quiet()
-    settings = {'trainer_class': TutorialTrainer, 'seed_everything_default': 42}
-    try:
-        args = take_recipe(sys.argv[1:] if args is None else args)
-        name = find_model_class(args)
-        model_class = import_class(name, base=LitModel) if name else LitModel
-        TutorialCLI(model_class, CIFAR10DataModule, args=args, **settings)
-    except InputError as error:
-        sys.exit(f'cifar-lit: {error}')
+    if rank_zero_only.rank == 0:
+        os.environ.pop('CIFAR_LIT_RUN_DIR', None)
+    with ExitStack() as held:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            held.callback(signal.signal, number, signal.signal(number, _stop))
+        try:
+            _train(sys.argv[1:] if args is None else args, held)
+        except InputError as error:
+            sys.exit(f'cifar-lit: {error}')
+        except Stopped as stopped:
+            sys.exit(_tell_stop(stopped))
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            sys.exit(
+                f'cifar-lit: 메모리가 모자랍니다({error}). --data.batch_size를 '
+                f'줄이거나 다른 프로그램을 닫으세요.{_how_to_go_on()}'
+            )

@@ -43,7 +43,9 @@ class _EpochProgress(ProgressBar):
 
     def on_train_epoch_start(self, trainer, pl_module):
         self.on_train_end(trainer, pl_module)
-        if self._enabled:
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if self._enabled and not self._running:  # 에포크 중간에서 이어 갈 때도
             self._running = True
             self.begin(f'epoch {trainer.current_epoch + 1}/{trainer.max_epochs}')
 

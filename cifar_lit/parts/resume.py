@@ -263,7 +263,7 @@ class LastCheckpoint(Checkpoint):
         "기록을 디스크에 쓰고, 그다음 체크포인트를 쓴다."
         for logger in trainer.loggers:
             logger.save()
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.path, weights_only=False)
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
