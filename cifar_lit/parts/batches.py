@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['Samples', 'collate', 'PictureDataset', 'split_indices', 'PictureSubset', 'EpochSampler', 'run_seed', 'ShareSampler',
-           'even_batch_size', 'ResumableLoader', 'loader_options', 'make_loader']
+           'even_batch_size', 'leave_signals_to_main', 'PictureLoader', 'ResumableLoader', 'loader_options',
+           'make_loader']
 
 # %% ../../nbs/parts/batches.ipynb #cc77e5ba
 import math
 import os
 import signal
 from collections.abc import Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -196,9 +198,46 @@ def even_batch_size(
     even = (b for b in smaller if math.ceil(most / b) == math.ceil(least / b))
     return next(even, most)
 
+# %% ../../nbs/parts/batches.ipynb #cd6c845e
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def _held_signals():
+    if not hasattr(signal, 'pthread_sigmask'):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _ignore_once(number, frame):
+    signal.signal(number, signal.SIG_DFL)
+
+
+def leave_signals_to_main(
+    worker: int,  # 몇 번째 작업자인가
+):
+    "`DataLoader`의 작업자가 처음에 부른다. SIGTERM은 두 번째에 따른다."
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _ignore_once)
+    if hasattr(signal, 'pthread_sigmask'):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+
+
+class PictureLoader(DataLoader):
+    "작업자가 태어나는 동안 신호를 막아 두는 `DataLoader`"
+
+    def __iter__(self):
+        with _held_signals():
+            return super().__iter__()
+
 # %% ../../nbs/parts/batches.ipynb #bef9a841
-class ResumableLoader(DataLoader):
-    "몇 번째 배치까지 냈는지 기억하고, 그다음 배치부터 이어 내는 `DataLoader`"
+class ResumableLoader(PictureLoader):
+    "몇 번째 배치까지 냈는지 기억하고, 그다음 배치부터 이어 내는 로더"
 
     epoch = batches = 0  # 지금 에포크와 그 에포크에 낸 배치 수
 
@@ -263,11 +302,6 @@ def _place():  # 몇 번째 프로세스인가, 프로세스 수
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
-def _leave_signals_to_main(worker):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C는 학습하는 쪽이 받는다.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
 def make_loader(
     dataset,  # `PictureDataset` 또는 `PictureSubset`
     batch_size: int,  # 배치 하나의 이미지 수
@@ -288,7 +322,7 @@ def make_loader(
         'collate_fn': collate,
         'num_workers': num_workers,
         'persistent_workers': num_workers > 0,
-        'worker_init_fn': _leave_signals_to_main,
+        'worker_init_fn': leave_signals_to_main,
         'pin_memory': torch.cuda.is_available() if pin_memory is None else pin_memory,
     }
     size = even_batch_size(n, batch_size, world_size)
@@ -298,4 +332,4 @@ def make_loader(
             dataset, batch_size=batch_size, sampler=sampler, **options
         )
     share = ShareSampler(n, rank, world_size) if world_size > 1 else None
-    return DataLoader(dataset, batch_size=size, sampler=share, **options)
+    return PictureLoader(dataset, batch_size=size, sampler=share, **options)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from .augment import generator_seeds, seed_generators
@@ -112,6 +112,13 @@ class Resumable(pl.Callback):
 
     def __init__(self):
         self.sums = {}  # 이어서 할 때 아직 더하지 않은 것
+        self.validated = None  # 이번 에포크에 검증한 배치 수
+
+    def on_train_start(self, trainer, pl_module):
+        loop = trainer.fit_loop
+        if states := loop._combined_loader_states_to_load:
+            loop._combined_loader._load_state_dicts(states)
+            loop._combined_loader_states_to_load = []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         number = batch_idx * trainer.world_size + trainer.global_rank
@@ -119,6 +126,10 @@ class Resumable(pl.Callback):
         [chosen] = generator_seeds(seed, trainer.current_epoch, [number])
         seed_generators(chosen)
         put_metrics(self.sums, pl_module)
+        if self.validated:
+            val_loop = trainer.fit_loop.epoch_loop.val_loop
+            val_loop.batch_progress.load_state_dict(self.validated)
+            self.validated = None
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if self.sums:
@@ -137,12 +148,15 @@ class Resumable(pl.Callback):
         checkpoint['resume'] = {
             'step': loop.epoch_loop._batches_that_stepped,
             'sums': _gather(sums if batches else {}),
+            'validated': loop.epoch_loop.val_loop.batch_progress.state_dict(),
         }
         write_position(checkpoint['loops']['fit_loop'], epoch, batches, trained)
 
     def on_load_checkpoint(self, trainer, pl_module, checkpoint):
-        sums = checkpoint.get('resume', {}).get('sums', [{}])
-        self.sums = sums[trainer.global_rank] if trainer.global_rank < len(sums) else {}
+        resume = checkpoint.get('resume', {})
+        sums, rank = resume.get('sums', [{}]), trainer.global_rank
+        self.sums = sums[rank] if rank < len(sums) else {}
+        self.validated = resume.get('validated')
 
 # %% ../../nbs/parts/resume.ipynb #6b2984a5
 class BestCheckpoint(ModelCheckpoint):
@@ -158,17 +172,18 @@ class BestCheckpoint(ModelCheckpoint):
         else:
             self.waiting.append(filepath)
 
-    def _write(self, trainer):
+    def write(self, trainer):
+        "미뤄 둔 것을 쓴다."
         while self.waiting:
             super()._save_checkpoint(trainer, self.waiting.pop(0))
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if batch_idx % trainer.accumulate_grad_batches == 0:
-            self._write(trainer)
+            self.write(trainer)
 
     def on_train_end(self, trainer, pl_module):
         super().on_train_end(trainer, pl_module)
-        self._write(trainer)
+        self.write(trainer)
 
     def load_state_dict(self, state):
         if os.path.isfile(state.get('best_model_path', '')):
@@ -217,7 +232,7 @@ class StopSignals:
             signal.signal(*self._before.popitem())
 
 # %% ../../nbs/parts/resume.ipynb #d36bf20d
-class LastCheckpoint(Checkpoint):
+class LastCheckpoint(pl.Callback):
     "때마다, 신호가 왔을 때, 끝났을 때 `last.ckpt`를 쓴다. 잘못된 인자에는 `InputError`"
 
     def __init__(
@@ -260,9 +275,12 @@ class LastCheckpoint(Checkpoint):
         return asked
 
     def save(self, trainer):
-        "기록을 디스크에 쓰고, 그다음 체크포인트를 쓴다."
+        "기록과 미뤄 둔 가장 좋은 것을 쓰고, 그다음 체크포인트를 쓴다."
         for logger in trainer.loggers:
             logger.save()
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, BestCheckpoint):
+                callback.write(trainer)
         trainer.save_checkpoint(self.path, weights_only=False)
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
 

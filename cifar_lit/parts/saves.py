@@ -16,6 +16,12 @@ from .checkpoints import read_checkpoint
 from .files import InputError, write_whole
 
 # %% ../../nbs/parts/saves.ipynb #79da62d8
+def _write_error(error):  # torch는 쓰기 오류를 RuntimeError로 감싼다. 아니면 None
+    while error and not isinstance(error, OSError):
+        error = error.__context__
+    return error
+
+
 class SafeCheckpointIO(TorchCheckpointIO):
     "반쯤 쓰인 체크포인트를 남기지 않는다. 쓸 수 없거나 읽을 수 없으면 `InputError`"
 
@@ -24,9 +30,11 @@ class SafeCheckpointIO(TorchCheckpointIO):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, partial(torch.save, checkpoint))
-        except (OSError, RuntimeError) as error:  # torch는 쓰기 오류를 바꿔 던진다.
+        except (OSError, RuntimeError) as error:
+            if not _write_error(error):
+                raise
             raise InputError(
-                f'{path}에 체크포인트를 쓸 수 없습니다({error}). '
+                f'{path}에 체크포인트를 쓸 수 없습니다({_write_error(error).strerror}). '
                 '앞에서 저장한 것은 그대로 있습니다. '
                 '디스크에 자리를 만들고 cifar-lit resume으로 이어서 하세요.'
             ) from error
