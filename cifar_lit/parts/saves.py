@@ -34,7 +34,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
             if not _write_error(error):
                 raise
             raise InputError(
-                f'{path}에 체크포인트를 쓸 수 없습니다({_write_error(error).strerror}). '
+                f'{path}에 쓸 수 없습니다({_write_error(error).strerror}). '
                 '앞에서 저장한 것은 그대로 있습니다. '
                 '디스크에 자리를 만들고 cifar-lit resume으로 이어서 하세요.'
             ) from error
