@@ -1,18 +1,18 @@
 """시험에 쓰는 가짜 W&B 서버: GraphQL과 file stream을 알아듣고 받은 것을 적어 둔다.
 
 `WANDB_BASE_URL`에 `server.url`을 적으면 `wandb.init`과 `wandb sync`가 이 서버에 올린다.
-`server.mode`를 바꾸면 그때부터 'silent'(받고 답하지 않음)나 'wrong key'로 군다.
+`server.mode`를 바꾸면 그때부터 다르게 군다. 'silent'는 받고 답하지 않고, 'half'는 첫
+질문에만 답하고, 'wrong key'는 키를 거절한다.
 """
 
 import base64
 import json
 import socket
-import struct
+import sys
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import chain
-from pathlib import Path
 from urllib.parse import urlsplit
 
 KEY = 'made-up-for-tests-' + 'x1' * 20  # 모양만 맞는 키
@@ -67,6 +67,9 @@ class FakeWandb(ThreadingHTTPServer):
         super().__init__(('127.0.0.1', 0), _Handler)
         self.mode = 'ok'
         self.runs = {}
+        self.slow = 0  # 아티팩트의 파일 하나를 받는 데 걸리는 시간(초)
+        self.committed = 0  # 다 올라온 아티팩트의 수
+        self.errors = []  # 이 서버가 잘못 답한 것
         self.asked = []  # 들어온 GraphQL 질문의 이름
         self.bodies = []  # 들어온 모든 요청의 내용
         self.resumed = []  # 서버가 이어진다고 답한 실행
@@ -77,7 +80,10 @@ class FakeWandb(ThreadingHTTPServer):
         return f'http://127.0.0.1:{self.server_address[1]}'
 
     def handle_error(self, request, client_address):
-        "기다리다 끊은 클라이언트는 알릴 일이 아니다."
+        "기다리다 끊은 클라이언트는 알릴 일이 아니다. 나머지는 적어 둔다."
+        error = sys.exception()
+        if not isinstance(error, ConnectionError):
+            self.errors.append(repr(error))
 
     def run(self, variables):
         name = variables.get('name')
@@ -110,11 +116,38 @@ class FakeWandb(ThreadingHTTPServer):
             return {'project': {'run': {'stopped': False}}}
         if operation == 'MarkRunFilesUploaded':
             return {'markRunFilesUploaded': {'success': True}}
+        if operation.endswith(('Artifact', 'ArtifactFiles', 'ArtifactManifest')):
+            return self.artifact(operation, variables)
         teams = {'edges': []}
         viewer = {'id': 'v', 'entity': 'tester', 'username': 'tester', 'flags': '{}'}
         viewer |= {'email': 'tester@example.com', 'teams': teams}
         features = {'features': []}
-        return {'viewer': viewer, 'serverInfo': features, 'organization': None}
+        nothing = {'project': None, 'artifact': None, 'organization': None}
+        return {'viewer': viewer, 'serverInfo': features, **nothing}
+
+    def artifact(self, operation, variables):
+        "체크포인트 하나를 올리는 다섯 질문의 답"
+        made = {'id': 'artifact', 'state': 'PENDING', 'digest': ''}
+        made['artifactSequence'] = {'latestArtifact': None}
+        place = {'uploadHeaders': [], 'uploadMultipartUrls': None}
+        if operation == 'CreateArtifactFiles':
+            nodes = []
+            for file in variables['input']['artifactFiles']:
+                url = f'{self.url}/upload/artifact/{file["name"]}'
+                node = {'storagePath': file['name'], 'uploadUrl': url, **place}
+                nodes.append({'node': {**node, 'artifact': {'id': 'artifact'}}})
+            return {'createArtifactFiles': {'files': {'edges': nodes}}}
+        url = f'{self.url}/upload/artifact/manifest'
+        file = {'id': 'file', 'uploadUrl': url, 'uploadHeaders': []}
+        manifest = {'artifactManifest': {'id': 'manifest', 'file': file}}
+        if operation == 'CommitArtifact':
+            self.committed += 1
+        return {
+            'createArtifact': {'artifact': made},
+            'createArtifactManifest': manifest,
+            'updateArtifactManifest': manifest,
+            'commitArtifact': {'artifact': made},
+        }
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -134,7 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _read(self):
         body = self.rfile.read(int(self.headers.get('Content-Length') or 0))
         self.server.bodies.append(body)
-        if self.server.mode == 'silent':
+        first = b'query Viewer {' in body
+        if self.server.mode == 'silent' or self.server.mode == 'half' and not first:
             self.server.closing.wait()
             self.close_connection = True
             return None
@@ -153,6 +187,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self):
         body = self._read()
         if body is not None:
+            if '/artifact/' in self.path:
+                time.sleep(self.server.slow)
             [_, _, run, name] = urlsplit(self.path).path.split('/', 3)
             self.server.run({'name': run}).uploaded[name] = body
             self._reply({})
@@ -200,41 +236,3 @@ def closed_url():  # 듣는 이가 없는 주소
     with socket.socket() as listener:
         listener.bind(('127.0.0.1', 0))
         return f'http://127.0.0.1:{listener.getsockname()[1]}'
-
-
-def wandb_records(path):  # `.wandb` 파일의 레코드. 끝이 잘렸으면 거기까지
-    """LevelDB 로그를 읽는다: 머리 7바이트, 32 KiB 블록, 조각마다 (crc, 길이, 종류)."""
-    from wandb.proto import wandb_internal_pb2
-
-    content = Path(path).read_bytes()
-    place = 7
-    parts = b''
-    while place + 7 <= len(content):
-        left = 32768 - place % 32768
-        if left < 7:  # 블록 끝의 빈자리
-            place += left
-            continue
-        length, kind = struct.unpack_from('<HB', content, place + 4)
-        parts += content[place + 7 : place + 7 + length]
-        if place + 7 + length > len(content):  # 쓰다 만 마지막 조각
-            return
-        place += 7 + length
-        if kind in (1, 4):  # 온전한 레코드 또는 마지막 조각
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(parts)
-            parts = b''
-            yield record
-
-
-def history_rows(path):  # 행마다 `dict`
-    for record in wandb_records(path):
-        if record.WhichOneof('record_type') == 'history':
-            items = record.history.item
-            yield {
-                item.key or '/'.join(item.nested_key): json.loads(item.value_json)
-                for item in items
-            }
-
-
-def all_rows(paths):
-    return list(chain.from_iterable(map(history_rows, paths)))

@@ -17,6 +17,7 @@ import wandb  # noqa: F401  갈라지기 전에 import해 둔다.
 
 from cifar_lit.data import CIFAR10DataModule
 from cifar_lit.model import LitModel
+from cifar_lit.parts.cli import main
 from cifar_lit.parts.loggers import SafeWandbLogger
 
 
@@ -48,7 +49,7 @@ class Watch(pl.Callback):
 
     def __init__(self, case):
         self.case = case
-        self.started = None
+        self.started = self.ended = None
 
     def on_train_start(self, trainer, pl_module):
         self.started = time.time()
@@ -64,6 +65,7 @@ class Watch(pl.Callback):
                 time.sleep(self.case['pause'])
 
     def on_train_end(self, trainer, pl_module):
+        self.ended = time.time()
         if self.case.get('end'):
             requests.post(self.case['end'], timeout=5)
 
@@ -71,7 +73,6 @@ class Watch(pl.Callback):
 def run(case):
     began = time.time()
     pl.seed_everything(0)
-    data = CIFAR10DataModule(32, source='toy')
     model = LitModel((3, 32, 32), 10)
     watch = Watch(case)
     logger = SafeWandbLogger(**case.get('logger', {}))
@@ -87,14 +88,13 @@ def run(case):
         default_root_dir='.',
         **quiet,
     )
-    trainer.fit(model, data)
-    ended = time.time()
+    trainer.fit(model, DATA)
     where = logger.finish()
     weights = torch.cat([weight.flatten() for weight in model.parameters()])
     answer = {
         'began': began,
         'started': watch.started,
-        'ended': ended,
+        'ended': watch.ended,
         'finished': time.time(),
         'weights': weights.double().sum().item(),
         'where': where,
@@ -102,6 +102,25 @@ def run(case):
         'logged': trainer.global_step,
     }
     Path('answer.json').write_text(json.dumps(answer))
+
+
+def write_rows(case):
+    "0.05초마다 걸음 하나를 적는다. 죽거나, `last`까지 적으면 끝난다."
+    first, last = case['rows']
+    logger = SafeWandbLogger(**case['logger'])
+    for step in range(first, last):
+        logger.log_metrics({'loss': 1 / (step + 1), 'time': time.time()}, step)
+        Path('written').touch()
+        time.sleep(0.05)
+        if step - first == case.get('kill_after'):
+            [core] = children()
+            Path('killed').write_text(str(time.time()))
+            os.kill(core, 9)
+            time.sleep(1)
+            break
+    Path('answer.json').write_text(
+        json.dumps({'where': logger.finish(), 'places': logger.places})
+    )
 
 
 def serve():  # 자식이면 시킬 일. 부모는 입력이 끝나면 `None`
@@ -123,6 +142,14 @@ def serve():  # 자식이면 시킬 일. 부모는 입력이 끝나면 `None`
 
 if __name__ == '__main__':
     torch.set_num_threads(1)
+    DATA = CIFAR10DataModule(32, source='toy')
+    DATA.prepare_data()
+    DATA.setup()
     print(json.dumps({'ready': True}), flush=True)
     if case := serve():
-        run(case)
+        if 'argv' in case:
+            main(case['argv'])
+        elif 'rows' in case:
+            write_rows(case)
+        else:
+            run(case)
