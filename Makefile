@@ -37,8 +37,8 @@ notebooks: .venv/ready ## 고친 노트북을 정리하고, 내보내고, 돌리
 
 audit: .venv/ready ## requirements.lock의 패키지에 알려진 취약점이 있는지 PyPI에 묻는다
 	$(BIN)/uv pip install --quiet --target .venv/audit pip-audit==$(PIP_AUDIT)
-	@PYTHONPATH=.venv/audit $(BIN)/python -m pip_audit --progress-spinner off --disable-pip --require-hashes -r requirements.lock || \
-	  { echo '위에 표가 있으면 취약점을 찾은 것이고, 없으면 PyPI에 물어보지 못한 것입니다.' >&2; exit 1; }
+	@PYTHONPATH=.venv/audit $(BIN)/python -m pip_audit --progress-spinner off --strict --disable-pip --require-hashes -r requirements.lock || \
+	  { echo '위에 취약점의 표가 없으면 PyPI에 물어보지 못한 것입니다. 네트워크를 확인하세요.' >&2; exit 1; }
 
 .venv/ready: requirements.lock settings.ini setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 이상이 필요합니다. 지금은 {sys.version.split()[0]}입니다. make PYTHON=python3.11 처럼 부르세요.")'
