@@ -4,6 +4,7 @@
 `atexit`까지의 시간을 잰다. 표준 출력의 한 줄이 답이다.
 """
 
+import gc
 import json
 import os
 import sys
@@ -145,6 +146,7 @@ if __name__ == '__main__':
     DATA = CIFAR10DataModule(32, source='toy')
     DATA.prepare_data()
     DATA.setup()
+    gc.freeze()  # 자식이 끝날 때 물려받은 메모리를 훑지 않게 한다.
     print(json.dumps({'ready': True}), flush=True)
     if case := serve():
         if 'argv' in case:
