@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['folder_classes', 'folder_pictures', 'FolderSource']
 
-# %% ../../nbs/parts/folder.ipynb #ba29e03b
+# %% ../../nbs/parts/folder.ipynb #5900d61c
 import hashlib
 import io
 import os
+import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -182,7 +183,7 @@ def _read_cache(file, key, rows, size):
     found = {name: _read_array(file, records[name], *kinds[name]) for name in kinds}
     return _check_values(found, rows)
 
-# %% ../../nbs/parts/folder.ipynb #a6701f8b
+# %% ../../nbs/parts/folder.ipynb #312811ae
 def _check_values(found, rows):
     "값이 있을 수 있는 것인지 본다."
     classes = {row[1] for row in rows}
@@ -190,6 +191,8 @@ def _check_values(found, rows):
         raise ValueError('라벨이 다릅니다')
     if (found['is_train'].view('u1') > 1).any():
         raise ValueError('참과 거짓이 아닙니다')
+    if (found['bad'].reshape(-1).view('<u4') > sys.maxunicode).any():
+        raise ValueError('글이 아닙니다')
     return {**found, 'bad': found['bad'].tolist()}
 
 
