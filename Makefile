@@ -1,10 +1,11 @@
 # 처음 부르면 .venv를 만들고, requirements.lock이 그대로이면 다시 설치하지 않는다.
 .DEFAULT_GOAL := help
-.PHONY: help run test lab docs bench notebooks
+.PHONY: help run test lab docs bench notebooks fuzz
 
 PYTHON ?= python3
 SOURCE ?= auto
 PAGES ?= nbs
+SECONDS ?= 60
 BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb nbs/parts/*.ipynb))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -33,6 +34,13 @@ notebooks: .venv/ready ## 고친 노트북을 정리하고, 내보내고, 돌리
 	$(BIN)/nbdev_export
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
 	$(BIN)/jupyter nbconvert --to markdown --output-dir . --output README nbs/index.ipynb
+
+fuzz: .venv/ready ## 파일을 읽는 곳마다 SECONDS초씩(60) 망가진 파일을 지어내 읽힌다
+	$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/uv pip install --quiet --python $(BIN)/python atheris==3.0.0
+	for reader in archive folder checkpoint; do \
+	  $(BIN)/python tests/fuzz.py $$reader .venv/fuzz/$$reader/corpus -max_total_time=$(SECONDS) \
+	    -rss_limit_mb=1500 -timeout=20 -max_len=20000 -artifact_prefix=.venv/fuzz/$$reader/ || exit 1; \
+	done
 
 .venv/ready: requirements.lock settings.ini setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 이상이 필요합니다. 지금은 {sys.version.split()[0]}입니다. make PYTHON=python3.11 처럼 부르세요.")'

@@ -363,7 +363,7 @@ def bad_caches(arrays, at):
     yield 'flipped-pixel', spoil(whole, whole.index(b'NUMPY') + 1000)
     yield 'comment', whole + b'x'
     yield 'compressed', zipped(good, zipfile.ZIP_DEFLATED)
-    bomb = npy(np.zeros((300, 1000, 1000), np.uint8))
+    bomb = npy(np.zeros((60, 1000, 1000), np.uint8))
     spread = {**good, 'images.npy': bomb}
     yield 'bomb', zipped(spread, zipfile.ZIP_DEFLATED)
     shape = str(arrays['images'].shape).encode()
@@ -542,7 +542,7 @@ def bad_checkpoints(at, good):
             spoil(good, at_data + len(data) // 2, 1),
         )
     yield 'compressed', zipped(parts, zipfile.ZIP_DEFLATED)
-    zeros = {**parts, 'good/data/0': bytes(300_000_000)}
+    zeros = {**parts, 'good/data/0': bytes(60_000_000)}
     yield 'bomb', zipped(zeros, zipfile.ZIP_DEFLATED)
     yield 'without-pickle', zipped({k: v for k, v in parts.items() if 'pkl' not in k})
     other = {name.replace('data.pkl', 'DATA.PKL'): data for name, data in parts.items()}

@@ -52,7 +52,7 @@ def check_logits(
         )
     return logits
 
-# %% ../../nbs/parts/checkpoints.ipynb #d7c838d0
+# %% ../../nbs/parts/checkpoints.ipynb #b5e89269
 _TENSOR = 'storage plain tuple tuple plain ordered'
 _MAKERS = {  # 부를 수 있는 것과, 받을 수 있는 인자의 종류
     'collections.OrderedDict': '',
@@ -76,6 +76,9 @@ class _Value(NamedTuple):
     size: int = 1
     parts: tuple = ()
     name: str = ''
+
+
+_PLAIN = _Value('plain')
 
 
 def _tuple(parts):
@@ -103,9 +106,9 @@ def _name(name):
         raise ValueError(f'pickle이 허락하지 않은 {name}을 부르려 합니다')
     return _Value('name', name=name)
 
-# %% ../../nbs/parts/checkpoints.ipynb #456982c4
+# %% ../../nbs/parts/checkpoints.ipynb #9230ee55
 _MOST_OPERATIONS, _PICKLE_BYTES = 500_000, 16_000_000
-_KINDS = {b']': 'list', b'}': 'dict', b')': 'tuple'}
+_KINDS = {b']': _Value('list'), b'}': _Value('dict'), b')': _Value('tuple')}
 _TAKES = {b'\x85': 1, b'\x86': 2, b'\x87': 3, b'Q': 1, b'R': 2, b'b': 2}
 _TAKES |= {b'a': 1, b's': 2}
 _INTO = {b'a': ['list'], b'e': ['list'], b's': ['dict', 'ordered']}
@@ -125,7 +128,7 @@ def _take(stack, marks, code):
         raise ValueError('pickle이 목록이나 사전이 아닌 것에 넣으려 합니다')
     return taken
 
-# %% ../../nbs/parts/checkpoints.ipynb #4585ea1f
+# %% ../../nbs/parts/checkpoints.ipynb #4c985798
 def _check_pickle(view, at=0):
     "가중치와 값만 만드는 pickle인지 본다. 아니면 `ValueError`. 끝난 자리를 준다."
     stack, marks, memo = [], [], {}
@@ -133,9 +136,9 @@ def _check_pickle(view, at=0):
         if count > _MOST_OPERATIONS:
             raise ValueError('pickle의 명령이 너무 많습니다')
         if code in b'KMJGXUN\x88\x89\x8a':
-            stack.append(_Value('plain'))
+            stack.append(_PLAIN)
         elif code in _KINDS:
-            stack.append(_Value(_KINDS[code]))
+            stack.append(_KINDS[code])
         elif code == b'c':
             stack.append(_name(argument))
         elif code == b'(':
