@@ -11,7 +11,6 @@ import json
 import lzma
 import os
 import pickle
-import resource
 import signal
 import struct
 import sys
@@ -574,7 +573,12 @@ def bad_checkpoints(at, good):
 
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """이 프로세스가 이제까지 쓴 가장 큰 메모리, MB
+
+    `ru_maxrss`는 exec하기 전의, 곧 부모의 것까지 세므로 쓰지 않는다.
+    """
+    status = Path('/proc/self/status').read_text()
+    return int(status.split('VmHWM:')[1].split()[0]) / 1024
 
 
 def report(read):
