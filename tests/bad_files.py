@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+ROOT = Path(__file__).parent.parent
 ROWS = 2  # 배치 하나의 이미지
 FOLDER = 'cifar-10-batches-py'
 NAMES = [*(f'data_batch_{k}' for k in range(1, 6)), 'test_batch', 'batches.meta']
@@ -424,6 +425,18 @@ def directory_faults(whole):
     )
     many = zipped({f'{k}/{"x" * 60}': b'' for k in range(40_000)})
     yield 'four-megabyte-directory', many
+    yield 'offset-of-16-EB', far_entry()
+
+
+def far_entry():
+    "64비트로 적은 자리가 파일의 어떤 자리보다도 먼 항목"
+    far, buffer = zipfile.ZipInfo('far'), io.BytesIO()
+    far.extra = struct.pack('<HHQ', 1, 8, 2**64 - 1)
+    with zipfile.ZipFile(buffer, 'w') as made:
+        made.writestr(far, b'x')
+    data = bytearray(buffer.getvalue())
+    struct.pack_into('<L', data, data.index(b'PK\x01\x02') + 42, 2**32 - 1)
+    return bytes(data)
 
 
 # 망가진 체크포인트
@@ -494,7 +507,7 @@ def bad_pickles(at):
     )
     sparse += b'(' + wide + wide + b'K\x04\x85tt'
     yield 'sparse', key + call('torch._utils', '_rebuild_sparse_tensor', sparse)
-    hexed = text('x' * 100)
+    hexed = call('_codecs', 'encode', text('x' * 100) + text('latin1') + b'\x86')
     for _ in range(40):
         hexed = call('_codecs', 'encode', hexed + text('hex') + b'\x86')
     yield 'hex-of-hex', key + hexed

@@ -106,7 +106,9 @@ def photos():
     for k, name in enumerate('abcd'):
         target = at / ('train' if k < 2 else 'test') / 'uv'[k % 2]
         target.mkdir(parents=True, exist_ok=True)
-        Image.new('RGB', (32, 32), (60 * k, 9, 9)).save(target / f'{name}.png')
+        picture = target / f'{name}.png'
+        if not picture.exists():  # 고친 시각이 캐시의 열쇠에 든다.
+            Image.new('RGB', (32, 32), (60 * k, 9, 9)).save(picture)
     return at
 
 

@@ -98,6 +98,13 @@ def test_no_bad_file_takes_memory_runs_code_or_writes_elsewhere(results):
     assert names == {'cifar-10-python.tar.gz', 'photos', 'good.ckpt'}
 
 
+def test_the_chapter_tells_how_many_there_are(results):
+    kinds = ('archive', 'cache', 'checkpoint')
+    counts = [len(of_kind(results[1], kind)) for kind in kinds]
+    text = '압축 파일 {}개, 캐시 {}개, 체크포인트 {}개'.format(*counts)
+    assert text in (bad_files.ROOT / 'nbs/parts/archive.ipynb').read_text()
+
+
 def test_the_payload_would_run(tmp_path):
     pickle.loads(bad_files.batch(extra=bad_files.touch(tmp_path)))
     assert (tmp_path / 'ran').exists()

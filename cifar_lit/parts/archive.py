@@ -402,7 +402,7 @@ def read_archive(
     "압축 파일을 풀지 않고 읽는다. 망가졌으면 `InputError`"
     return read_batches(archive_members(path), split, path, rows)
 
-# %% ../../nbs/parts/archive.ipynb #9f7861cd
+# %% ../../nbs/parts/archive.ipynb #ae0c4251
 class Record(NamedTuple):
     "zip 안의 항목 하나"
 
@@ -413,8 +413,8 @@ class Record(NamedTuple):
 
 def _read_at(file, at, kind):
     size = struct.calcsize(kind)
-    if at < 0:
-        raise ValueError('끝이 잘렸습니다')
+    if not 0 <= at < 1 << 60:
+        raise ValueError('zip의 끝이 잘렸거나 자리가 잘못되었습니다')
     file.seek(at)
     data = file.read(size)
     if len(data) != size:
