@@ -1,11 +1,14 @@
 # 처음 부르면 .venv를 만들고, requirements.lock이 그대로이면 다시 설치하지 않는다.
 .DEFAULT_GOAL := help
-.PHONY: help run test lab docs bench notebooks audit
+.PHONY: help run test lab docs bench notebooks torture fuzz audit
 
 PYTHON ?= python3
 SOURCE ?= auto
 PAGES ?= nbs
+KILLS ?= 200
 PIP_AUDIT := 2.10.0
+
+SECONDS ?= 60
 BIN := .venv/bin
 NOTEBOOKS := $(sort $(wildcard nbs/*.ipynb nbs/parts/*.ipynb))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -35,10 +38,20 @@ notebooks: .venv/ready ## 고친 노트북을 정리하고, 내보내고, 돌리
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
 	$(BIN)/jupyter nbconvert --to markdown --output-dir . --output README nbs/index.ipynb
 
+torture: .venv/ready ## 학습을 KILLS번(200) 죽이고 이어서 한 다음, 멈추지 않은 것과 비트까지 비교한다
+	$(BIN)/python tests/torture.py --kills $(KILLS)
+
 audit: .venv/ready ## requirements.lock의 패키지에 알려진 취약점이 있는지 PyPI에 묻는다
 	$(BIN)/uv pip install --quiet --target .venv/audit pip-audit==$(PIP_AUDIT)
 	@PYTHONPATH=.venv/audit $(BIN)/python -m pip_audit --progress-spinner off --strict --disable-pip --require-hashes -r requirements.lock || \
 	  { echo '위에 취약점의 표가 없으면 PyPI에 물어보지 못한 것입니다. 네트워크를 확인하세요.' >&2; exit 1; }
+
+fuzz: .venv/ready ## 파일을 읽는 곳마다 SECONDS초씩(60) 망가진 파일을 지어내 읽힌다
+	$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/uv pip install --quiet --python $(BIN)/python atheris==3.0.0
+	for reader in archive folder checkpoint; do \
+	  $(BIN)/python tests/fuzz.py $$reader .venv/fuzz/$$reader/corpus -max_total_time=$(SECONDS) \
+	    -rss_limit_mb=1500 -timeout=20 -max_len=20000 -artifact_prefix=.venv/fuzz/$$reader/ || exit 1; \
+	done
 
 .venv/ready: requirements.lock settings.ini setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 이상이 필요합니다. 지금은 {sys.version.split()[0]}입니다. make PYTHON=python3.11 처럼 부르세요.")'

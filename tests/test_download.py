@@ -11,6 +11,7 @@ import torch
 from torchvision.datasets import CIFAR10
 
 from cifar_lit.data import CIFAR10DataModule
+from cifar_lit.parts import download
 from cifar_lit.parts.download import download_cifar10, official_pictures
 from cifar_lit.parts.files import InputError
 
@@ -81,6 +82,23 @@ def test_downloads_and_reads_the_official_layout(server, archive, tmp_path):
     assert names == ['cifar-10-batches-py', NAME]
     assert not (tmp_path / 'evil').exists()
     assert len(CIFAR10(folder)) == 100  # torchvision도 그대로 읽는다.
+
+
+def test_known_sums_are_those_of_torchvision():
+    sums = dict([*CIFAR10.train_list, *CIFAR10.test_list])
+    sums[CIFAR10.meta['filename']] = CIFAR10.meta['md5']
+    assert download._MEMBER_MD5 == sums
+    assert download._ARCHIVE_MD5 == CIFAR10.tgz_md5 and download._URL == CIFAR10.url
+    assert download.BATCH_FOLDER == CIFAR10.base_folder and NAME == CIFAR10.filename
+
+
+def test_a_member_that_is_not_the_official_one_is_not_placed(
+    server, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(download._MEMBER_MD5, 'data_batch_4', '0' * 32)
+    with pytest.raises(InputError, match='data_batch_4이 공식 파일과 다릅니다'):
+        download_cifar10(tmp_path, mirror=server.url)
+    assert not (tmp_path / 'cifar-10-batches-py/data_batch_4').exists()
 
 
 def test_nothing_is_downloaded_twice(server, tmp_path):

@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['folder_classes', 'folder_pictures', 'FolderSource']
 
-# %% ../../nbs/parts/folder.ipynb #8b27af41
+# %% ../../nbs/parts/folder.ipynb #5900d61c
 import hashlib
+import io
 import os
-import zipfile
+import sys
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
+from .archive import stored_records
 from .files import InputError, progress_bar, write_whole
 from .pictures import read_picture
 
@@ -127,26 +130,81 @@ def _decode_all(rows, size, on_bad_image):
         'bad': np.array(bad, dtype=str),
     }
 
-# %% ../../nbs/parts/folder.ipynb #685a8fa0
-_NO_CACHE = (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-)
+# %% ../../nbs/parts/folder.ipynb #696f3517
+def _npy_head(dtype, shape):
+    "`np.save`가 그런 배열 앞에 적는 바이트"
+    head = io.BytesIO()
+    fields = {'descr': np.dtype(dtype).str, 'fortran_order': False, 'shape': shape}
+    np.lib.format.write_array_header_1_0(head, fields)
+    return head.getvalue()
 
-# %% ../../nbs/parts/folder.ipynb #f9348def
-def _load_cache(path, key):
+
+_HEAD_BYTES = len(_npy_head('u1', (1,)))
+
+
+def _read_array(file, record, dtype, shape):
+    "`record`의 배열. 크기, 머리말, CRC-32가 다르면 `ValueError`"
+    head = _npy_head(dtype, shape)
+    size = np.dtype(dtype).itemsize * int(np.prod(shape))
+    if record.size != len(head) + size:
+        raise ValueError('크기가 다릅니다')
+    content = np.empty(size, np.uint8)
+    file.seek(record.offset)
+    if file.read(len(head)) != head or file.readinto(content) != size:
+        raise ValueError('머리말이 다르거나 잘렸습니다')
+    if zlib.crc32(content, zlib.crc32(head)) != record.crc:
+        raise ValueError('CRC-32가 다릅니다')
+    return content.view(dtype).reshape(shape)
+
+# %% ../../nbs/parts/folder.ipynb #8a069d51
+def _read_cache(file, key, rows, size):
+    "캐시의 내용. `rows`를 읽은 것일 수 없으면 `ValueError`"
+    records = {
+        name.removesuffix('.npy'): record
+        for name, record in stored_records(file).items()
+    }
+    if set(records) != {'images', 'labels', 'is_train', 'bad', 'key'}:
+        raise ValueError('이름이 다릅니다')
+    if str(_read_array(file, records['key'], f'<U{len(key)}', ())) != key:
+        raise ValueError('낡았습니다')
+    good = records['is_train'].size - _HEAD_BYTES
+    bad = len(rows) - good
+    if good < 0 or bad < 0:
+        raise ValueError('사진의 수가 다릅니다')
+    width = max(1, (records['bad'].size - _HEAD_BYTES) // (4 * max(1, bad)))
+    if width > 1000 + max(len(str(row[2])) for row in rows):
+        raise ValueError('알림이 너무 깁니다')
+    kinds = {
+        'images': ('u1', (good, 3, size, size)),
+        'labels': ('<i8', (good,)),
+        'is_train': ('b1', (good,)),
+        'bad': (f'<U{width}', (bad,)),
+    }
+    found = {name: _read_array(file, records[name], *kinds[name]) for name in kinds}
+    return _check_values(found, rows)
+
+# %% ../../nbs/parts/folder.ipynb #312811ae
+def _check_values(found, rows):
+    "값이 있을 수 있는 것인지 본다."
+    classes = {row[1] for row in rows}
+    if not set(np.unique(found['labels']).tolist()) <= classes:
+        raise ValueError('라벨이 다릅니다')
+    if (found['is_train'].view('u1') > 1).any():
+        raise ValueError('참과 거짓이 아닙니다')
+    if (found['bad'].reshape(-1).view('<u4') > sys.maxunicode).any():
+        raise ValueError('글이 아닙니다')
+    return {**found, 'bad': found['bad'].tolist()}
+
+
+def _load_cache(path, key, rows, size):
     "없거나 낡았거나 망가진 캐시이면 None"
     try:
-        with np.load(path) as saved:
-            return dict(saved) if str(saved['key']) == key else None
-    except _NO_CACHE:
+        with open(path, 'rb') as file:
+            return _read_cache(file, key, rows, size)
+    except (OSError, ValueError):
         return None
 
-
+# %% ../../nbs/parts/folder.ipynb #976f0fe9
 def _save_cache(paths, pictures):
     for path in paths:
         try:
@@ -160,7 +218,7 @@ def _save_cache(paths, pictures):
         '쓸 수 있는 폴더를 data_dir에 주세요.'
     ) from problem
 
-# %% ../../nbs/parts/folder.ipynb #04b82529
+# %% ../../nbs/parts/folder.ipynb #10719233
 def _hold_out(labels):
     "테스트로 뗄 것이 True인 배열"
     rng = np.random.default_rng(0)
@@ -171,7 +229,7 @@ def _hold_out(labels):
         held[members[:size]] = True
     return held
 
-# %% ../../nbs/parts/folder.ipynb #6ab4f1d2
+# %% ../../nbs/parts/folder.ipynb #a001f00e
 def folder_pictures(
     folder: str,  # 사진 폴더
     image_size: int = 32,  # 줄인 뒤의 한 변, 픽셀
@@ -183,16 +241,16 @@ def folder_pictures(
     key = hashlib.sha256(repr(rows).encode()).hexdigest()
     name = f'{Path(folder).resolve().name}-{image_size}px.npz'
     paths = [Path(at, '.cifar_lit', name) for at in (folder, data_dir)]
-    found = (_load_cache(path, key) for path in paths)
+    found = (_load_cache(path, key, rows, image_size) for path in paths)
     pictures = next((cache for cache in found if cache), None)
     if pictures:
-        _judge_bad(pictures['bad'].tolist(), on_bad_image)
+        _judge_bad(pictures['bad'], on_bad_image)
     else:
         pictures = _decode_all(rows, image_size, on_bad_image)
         _save_cache(paths, {**pictures, 'key': key})
     return _parts(folder, pictures)
 
-# %% ../../nbs/parts/folder.ipynb #aee12ed7
+# %% ../../nbs/parts/folder.ipynb #ed53bd86
 def _parts(folder, pictures):
     is_train = pictures['is_train']
     if not Path(folder, 'test').is_dir():
@@ -208,7 +266,7 @@ def _parts(folder, pictures):
         parts[split] = torch.from_numpy(images), torch.from_numpy(labels)
     return parts
 
-# %% ../../nbs/parts/folder.ipynb #f39000d0
+# %% ../../nbs/parts/folder.ipynb #8cbfd7c1
 class FolderSource:
     "사진 폴더. `train/`과 `test/`는 없어도 된다. 떼어 두었으면 `held_out`이 참"
 
