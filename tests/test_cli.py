@@ -107,7 +107,8 @@ def test_tutorial_leaves_one_folder(cli, tmp_path):
     assert names_in(tmp_path) == {'runs'}
     [folder] = (tmp_path / 'runs').iterdir()
     assert folder.name.endswith('-toy')
-    files = {'config.yaml', 'hparams.yaml', 'metrics.csv', 'examples-step=000020.png'}
+    files = {'config.yaml', 'hparams.yaml', 'metrics.csv', 'run.json', '.lock'}
+    files |= {'examples-step=000020.png'}
     assert names_in(folder) == {*files, 'checkpoints', 'wandb'}
     assert names_in(folder / 'checkpoints') == {'best.ckpt', 'last.ckpt'}
     assert Image.open(folder / 'examples-step=000020.png').size > (500, 200)
@@ -394,7 +395,7 @@ def best_of(folder):
     "체크포인트가 기억하는 가장 좋은 체크포인트의 경로와 손실"
     checkpoint = torch.load(folder / 'checkpoints/last.ckpt', weights_only=True)
     callbacks = checkpoint['callbacks'].items()
-    [state] = [state for name, state in callbacks if 'Checkpoint' in name]
+    [state] = [state for name, state in callbacks if 'BestCheckpoint' in name]
     return state['best_model_path'], float(state['best_model_score'])
 
 

@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -54,10 +55,10 @@ RECIPES = {
 }
 
 
-def words(recipe, photos):
+def words(recipe, photos, run):
     "학습 명령의 인자"
     small, more = SMALL.format(photos=photos), RECIPES[recipe]
-    return ['fit', *small.split(), *more.split(), '--run_dir', 'run']
+    return ['fit', *small.split(), *more.split(), '--run_dir', str(run)]
 
 
 # ---------------------------------------------------------------- 갈라져 나간 쪽
@@ -112,21 +113,24 @@ def die_in_save(number, stage):
         now = saves['count'] == number and stage == 'writing'
         return save(checkpoint, Half(file, 5000) if now else file)
 
+    tell_start()
     SafeCheckpointIO.save_checkpoint, torch.save = counted, half
     files.os.fsync = at('before fsync', os.fsync)
     files.os.replace = at('before rename', os.replace)
     files._sync_folder = at('after rename', files._sync_folder)
 
 
-def tell_start(pipe):
-    "학습이 시작되면 부모에게 알린다."
+def tell_start(pipe=None):
+    "학습이 시작되면 때를 남기고 부모에게 알린다."
     from cifar_lit.parts.resume import LastCheckpoint
 
     on_train_start = LastCheckpoint.on_train_start
 
     def told(self, trainer, pl_module):
         on_train_start(self, trainer, pl_module)
-        os.write(pipe, b'!')
+        Path('started').touch()
+        if pipe:
+            os.write(pipe, b'!')
 
     LastCheckpoint.on_train_start = told
 
@@ -182,8 +186,8 @@ class Bench:
 
     def args(self):
         if (self.run / 'config.yaml').is_file():
-            return ['resume', 'run']
-        return words(self.recipe, self.photos)
+            return ['resume', str(self.run)]
+        return words(self.recipe, self.photos, self.run)
 
     def start(self, prepare=lambda: None):
         if (self.run / 'run.json').is_file() and self.args()[0] != 'resume':
@@ -204,10 +208,11 @@ def wait(number):
     return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
 
 
-def newest(run):
-    "가장 나중에 쓴 체크포인트를 쓴 시각. 없으면 None"
-    times = [path.stat().st_mtime for path in run.glob('checkpoints/*.ckpt')]
-    return max(times, default=None)
+def lost_seconds(bench, at):
+    "`at`에 죽어서 다시 배워야 하는 초. 학습을 시작하지 않았으면 0"
+    safe = [bench.place / 'started', *bench.run.glob('checkpoints/*.ckpt')]
+    times = [path.stat().st_mtime for path in safe if path.exists()]
+    return max(0.0, at - max(times, default=at))
 
 
 def torn(bench):
@@ -255,7 +260,7 @@ def ask(bench, dice):
     if code in (0, -number):  # 다 끝난 뒤에 왔다.
         return [], False, sent
     faults = [] if code == 128 + number else [f'{number.name}: 종료 코드 {code}']
-    if 'cifar-lit resume run' not in bench.log():
+    if f'cifar-lit resume {bench.run}' not in bench.log():
         faults.append('이어서 하는 명령을 말하지 않음')
     return faults, True, sent
 
@@ -265,6 +270,35 @@ FAULTS = {
     'kill -9 inside a save': kill_in_save,
     'SIGTERM, Ctrl+C': ask,
 }
+
+
+def fill_disk(folder, photos, reference, kib):
+    "`kib` KiB의 디스크에서 학습하다 디스크가 차고, 자리를 만들어 이어서 한 것"
+    recipe = 'default'
+    bench = Bench(folder / f'disk-{kib}', recipe, photos, False, False)
+    disk = bench.place / 'disk'
+    disk.mkdir()
+    mount = f'mount -t tmpfs -o size={kib}k tmpfs'.split()
+    if subprocess.run([*mount, disk], capture_output=True).returncode:
+        return None  # 루트가 아니면 작은 디스크를 만들 수 없다.
+    try:
+        bench.run = disk / 'run'
+        code = wait(bench.start(tell_start))
+        problems = torn(bench)
+        if (
+            code != 1
+            or 'Traceback' in bench.log()
+            or '쓸 수 없습니다' not in bench.log()
+        ):
+            problems.append(f'종료 코드 {code}: {bench.log()[-300:]}')
+        grow = 'mount -o remount,size=100m'.split()
+        subprocess.run([*grow, disk], check=True)
+        code = wait(bench.start())
+        problems += [f'종료 코드 {code}'] if code else differences(bench.run, reference)
+    finally:
+        subprocess.run(['umount', disk], check=True)
+    row = {'fault': 'full disk', 'recipe': recipe, 'happened': True, 'lost': None}
+    return {**row, 'problems': problems}
 
 
 def same(one, other):
@@ -287,7 +321,9 @@ def differences(run, reference):
     for name in ('last.ckpt', 'best.ckpt'):
         path = f'checkpoints/{name}'
         one, other = (read_checkpoint(at / path) for at in (run, reference))
-        found += [f'{name}: {part}' for part in PARTS if not same(one[part], other[part])]
+        found += [
+            f'{name}: {part}' for part in PARTS if not same(one[part], other[part])
+        ]
     texts = [(at / 'metrics.csv').read_text() for at in (run, reference)]
     found += [] if texts[0] == texts[1] else ['metrics.csv']
     return found + [f'남은 것: {path.name}' for path in run.rglob('*.tmp')]
@@ -298,13 +334,12 @@ def survive(bench, reference, dice, plan):
     rows = []
     for fault in plan:
         faults, happened, at = FAULTS[fault](bench, dice)
-        saved = newest(bench.run)
         rows.append(
             {
                 'fault': fault,
                 'recipe': bench.recipe,
                 'happened': happened,
-                'lost': max(0.0, at - saved) if saved and happened else None,
+                'lost': lost_seconds(bench, at) if happened else None,
                 'problems': faults + torn(bench),
             }
         )
@@ -316,6 +351,17 @@ def survive(bench, reference, dice, plan):
     return rows
 
 
+DISKS = 8, 1000, 6000, 16_000  # KiB. 시작, 첫 저장의 앞과 중간, 첫 저장의 뒤에 찬다.
+
+
+def whole_run(folder, recipe, photos):
+    "한 번도 멈추지 않은 실행의 폴더"
+    name = recipe.replace(',', '').replace(' ', '-')
+    whole = Bench(folder / name, recipe, photos, False, False)
+    assert wait(whole.start()) == 0, whole.log()
+    return whole.run
+
+
 def torture(folder, kills, seed, offline_share=0.1):
     "일마다 한 줄의 목록"
     from conftest import toy_album
@@ -323,14 +369,15 @@ def torture(folder, kills, seed, offline_share=0.1):
     dice, rows = random.Random(seed), []
     photos = toy_album(folder / 'photos')
     references = {}
+    for kib in DISKS:
+        if 'default' not in references:
+            references['default'] = whole_run(folder, 'default', photos)
+        rows += filter(None, [fill_disk(folder, photos, references['default'], kib)])
     while sum(row['happened'] for row in rows) < kills:
         number = len(rows)
         recipe = list(RECIPES)[number // 3 % len(RECIPES)]
         if recipe not in references:
-            name = recipe.replace(',', '').replace(' ', '-')
-            whole = Bench(folder / name, recipe, photos, False, False)
-            assert wait(whole.start()) == 0, whole.log()
-            references[recipe] = whole.run
+            references[recipe] = whole_run(folder, recipe, photos)
         place = folder / f'{number:04}'
         offline = dice.random() < offline_share
         bench = Bench(place, recipe, photos, offline, other_disk=number // 3 % 2)
@@ -347,7 +394,7 @@ def torture(folder, kills, seed, offline_share=0.1):
 def table(rows):
     "일마다 시도, 살아남은 것, 잃은 초"
     lines = ['| fault | tried | survived | seconds lost, median / most |', '|-|-|-|-|']
-    for fault in FAULTS:
+    for fault in [*FAULTS, 'full disk']:
         tried = [row for row in rows if row['fault'] == fault and row['happened']]
         good = [row for row in tried if not row['problems']]
         lost = sorted(row['lost'] for row in tried if row['lost'] is not None)

@@ -7,6 +7,7 @@ __all__ = ['TutorialTrainer', 'TutorialCLI', 'main']
 
 # %% ../../nbs/parts/cli.ipynb #9534628a
 import atexit
+import errno
 import logging
 import os
 import shutil
@@ -318,6 +319,9 @@ def _be_quiet():
     os.environ.setdefault('WANDB_SHOW_INFO', 'false')  # 볼 곳은 요약이 알려 준다.
 
 # %% ../../nbs/parts/cli.ipynb #8dceef83
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
 def _stop(number, frame):
     raise Stopped(number)
 
@@ -366,9 +370,16 @@ def main(
         try:
             _train(sys.argv[1:] if args is None else args, held)
         except InputError as error:
-            sys.exit(f'cifar-lit: {error}')
+            sys.exit(f'cifar-lit: {error}{_how_to_go_on()}')
         except Stopped as stopped:
             sys.exit(_tell_stop(stopped))
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            sys.exit(
+                f'cifar-lit: 실행 폴더에 쓸 수 없습니다({error.strerror}). '
+                f'자리를 만들거나 쓸 수 있는 곳을 주세요.{_how_to_go_on()}'
+            )
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
