@@ -57,6 +57,19 @@ def collate(
     return default_collate(samples)
 
 # %% ../../nbs/parts/batches.ipynb #cf29fffb
+def _transform_each(transform, images, seeds):  # 이미지마다. 시드가 있으면 정하고
+    arrays = images.permute(0, 2, 3, 1).numpy()
+    pictures = [Image.fromarray(array) for array in arrays]
+    if seeds is None:
+        return [transform(picture) for picture in pictures]
+    made = []
+    with kept_generators():
+        for picture, seed in zip(pictures, seeds):
+            seed_generators(seed)
+            made.append(transform(picture))
+    return made
+
+# %% ../../nbs/parts/batches.ipynb #406fdac7
 class PictureDataset(Dataset):
     "uint8 `(N, 3, H, W)`와 라벨 int64 `(N,)`. 표본은 변환된 이미지와 정수 라벨"
 
@@ -78,21 +91,11 @@ class PictureDataset(Dataset):
             images = self.augment(images, indices, epoch)
         if self.transform is normalize:
             return Samples(normalize(images), labels)
-        pictures = self._one_by_one(images, indices, epoch)
+        seeds = None
+        if self.augment is not None:
+            seeds = generator_seeds(self.augment.seed, epoch, indices)
+        pictures = _transform_each(self.transform, images, seeds)
         return list(zip(pictures, labels.tolist()))
-
-    def _one_by_one(self, images, indices, epoch):
-        pixels = [
-            Image.fromarray(image) for image in images.permute(0, 2, 3, 1).numpy()
-        ]
-        if self.augment is None:
-            return [self.transform(image) for image in pixels]
-        pictures, seeds = [], generator_seeds(self.augment.seed, epoch, indices)
-        with kept_generators():
-            for image, seed in zip(pixels, seeds):
-                seed_generators(seed)
-                pictures.append(self.transform(image))
-        return pictures
 
 # %% ../../nbs/parts/batches.ipynb #a6d9b593
 def split_indices(
@@ -236,6 +239,22 @@ class PictureLoader(DataLoader):
             return super().__iter__()
 
 # %% ../../nbs/parts/batches.ipynb #bef9a841
+def _division(loader):  # 다르면 배치의 번호도 다른 것을 가리킨다.
+    sampler = loader.sampler
+    numbers = sampler.n, loader.batch_size, sampler.world_size
+    return dict(zip(('images', 'batch_size', 'processes'), numbers))
+
+
+def _check_division(saved, now):
+    for name, number in now.items():
+        if saved[name] != number:
+            raise InputError(
+                f'에포크 중간의 체크포인트이므로 {name}={number}(으)로 이어 갈 수 '
+                f'없습니다. {name}={saved[name]}(으)로 이어 가거나, 가중치만 쓰려면 '
+                'best.ckpt로 새 실행을 시작하세요.'
+            )
+
+# %% ../../nbs/parts/batches.ipynb #5f8dd3a5
 class ResumableLoader(PictureLoader):
     "몇 번째 배치까지 냈는지 기억하고, 그다음 배치부터 이어 내는 로더"
 
@@ -248,30 +267,14 @@ class ResumableLoader(PictureLoader):
             self.batches += 1
             yield batch
 
-    @property
-    def division(self):
-        "무엇을 어떻게 나누는가. 다르면 배치의 번호도 다른 것을 가리킨다."
-        sampler = self.sampler
-        return {
-            'images': sampler.n,
-            'batch_size': self.batch_size,
-            'processes': sampler.world_size,
-        }
-
     def state_dict(self):
         "Lightning이 체크포인트에 넣는다."
-        return {'epoch': self.epoch, 'batches': self.batches, **self.division}
+        return {'epoch': self.epoch, 'batches': self.batches, **_division(self)}
 
     def load_state_dict(self, state):
         "에포크 중간인데 나누는 법이 다르면 `InputError`"
-        for name, now in self.division.items():
-            if state['batches'] and state[name] != now:
-                raise InputError(
-                    f'에포크 중간의 체크포인트이므로 {name}={now}(으)로 이어 갈 수 '
-                    f'없습니다. '
-                    f'{name}={state[name]}(으)로 이어 가거나, 가중치만 쓰려면 '
-                    'best.ckpt로 새 실행을 시작하세요.'
-                )
+        if state['batches']:
+            _check_division(state, _division(self))
         self.sampler.epoch = state['epoch']
         self.sampler.resumed = state['epoch'], state['batches'] * self.batch_size
 
@@ -301,7 +304,7 @@ def _place():  # 몇 번째 프로세스인가, 프로세스 수
         return 0, 1
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
-
+# %% ../../nbs/parts/batches.ipynb #b9b82ab9
 def make_loader(
     dataset,  # `PictureDataset` 또는 `PictureSubset`
     batch_size: int,  # 배치 하나의 이미지 수
@@ -328,8 +331,7 @@ def make_loader(
     size = even_batch_size(n, batch_size, world_size)
     if shuffle:
         sampler = EpochSampler(n, seed, rank=rank, world_size=world_size)
-        return ResumableLoader(
-            dataset, batch_size=batch_size, sampler=sampler, **options
-        )
+        options |= {'batch_size': batch_size, 'sampler': sampler}
+        return ResumableLoader(dataset, **options)
     share = ShareSampler(n, rank, world_size) if world_size > 1 else None
     return PictureLoader(dataset, batch_size=size, sampler=share, **options)

@@ -7,7 +7,6 @@ __all__ = ['TutorialTrainer', 'TutorialCLI', 'main']
 
 # %% ../../nbs/parts/cli.ipynb #9534628a
 import atexit
-import errno
 import logging
 import os
 import shutil
@@ -21,7 +20,6 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import EarlyStopping, ProgressBar
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
@@ -37,9 +35,9 @@ from .loggers import SafeWandbLogger, wandb_mode
 from .metrics import MetricsLogger
 from .progress import LineProgress, TerminalBar
 from .recipes import find_model_class, import_class, take_recipe
-from .restart import TRAINS, find_resumed, new_record
-from .resume import BestCheckpoint, LastCheckpoint, Resumable, Stopped
-from .saves import SafeCheckpointIO
+from .restart import TRAINS, explain, find_resumed, new_record, stop_now
+from .resume import BestCheckpoint, LastCheckpoint, Resumable
+from .saves import safe_plugins
 
 # %% ../../nbs/parts/cli.ipynb #181be860
 def _announce(trainer, model, datamodule):
@@ -219,31 +217,8 @@ class _SaveConfig(SaveConfigCallback):
         path = Path(trainer.default_root_dir, self.config_filename)
         write_whole(path, lambda file: file.write(text))
 
-
-def _plugins(given):
-    plugins = given if isinstance(given, list) else [given] if given else []
-    ours = not any(isinstance(plugin, CheckpointIO) for plugin in plugins)
-    return [*plugins, SafeCheckpointIO()] if ours else plugins
-
 # %% ../../nbs/parts/cli.ipynb #279a6ca3
-class _Prepared(_Fitted):
-    def instantiate_trainer(self, **kwargs):
-        trains, source = self.subcommand in TRAINS, self._prepare()
-        config = self._get(self.config_init, 'trainer')
-        place = self._get(self.config, 'run_dir'), config.default_root_dir or 'runs'
-        folder = runs.make_run_folder(*place, source, again=bool(self.resumed))
-        callbacks = [*(config.callbacks or []), *_progress(config, trains)]
-        if trains:
-            callbacks += [self._get(self.config_init, 'examples'), Resumable()]
-        elif self.subcommand == 'predict':
-            callbacks.append(runs.PredictionWriter(folder))
-        wandb_id = self._open(folder) if trains else None
-        if config.logger in (None, True):
-            kwargs['logger'] = _loggers(folder, source, trains, wandb_id, self.resumed)
-        kwargs |= {'default_root_dir': folder, 'callbacks': callbacks}
-        kwargs['plugins'] = _plugins(config.plugins)
-        return super().instantiate_trainer(**kwargs)
-
+class _Opened(_Fitted):
     def _open(self, folder):  # W&B 실행의 번호
         if rank_zero_only.rank:
             return None
@@ -265,6 +240,25 @@ class _Prepared(_Fitted):
             return self.datamodule.source.name
         # 출처는 첫 프로세스가 준비한 뒤에 정한다.
         return self.datamodule.hparams.source
+
+# %% ../../nbs/parts/cli.ipynb #136ce54c
+class _Prepared(_Opened):
+    def instantiate_trainer(self, **kwargs):
+        trains, source = self.subcommand in TRAINS, self._prepare()
+        config = self._get(self.config_init, 'trainer')
+        place = self._get(self.config, 'run_dir'), config.default_root_dir or 'runs'
+        folder = runs.make_run_folder(*place, source, again=bool(self.resumed))
+        callbacks = [*(config.callbacks or []), *_progress(config, trains)]
+        if trains:
+            callbacks += [self._get(self.config_init, 'examples'), Resumable()]
+        elif self.subcommand == 'predict':
+            callbacks.append(runs.PredictionWriter(folder))
+        wandb_id = self._open(folder) if trains else None
+        if config.logger in (None, True):
+            kwargs['logger'] = _loggers(folder, source, trains, wandb_id, self.resumed)
+        kwargs |= {'default_root_dir': folder, 'callbacks': callbacks}
+        kwargs['plugins'] = safe_plugins(config.plugins)
+        return super().instantiate_trainer(**kwargs)
 
 # %% ../../nbs/parts/cli.ipynb #45eca029
 class TutorialCLI(_Prepared):
@@ -318,34 +312,7 @@ def _be_quiet():
             handler.addFilter(_is_news)
     os.environ.setdefault('WANDB_SHOW_INFO', 'false')  # 볼 곳은 요약이 알려 준다.
 
-# %% ../../nbs/parts/cli.ipynb #8dceef83
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-
-
-def _stop(number, frame):
-    raise Stopped(number)
-
-
-def _how_to_go_on():
-    folder = os.environ.get('CIFAR_LIT_RUN_DIR')
-    if not folder or not Path(folder, 'config.yaml').is_file():
-        return ''
-    return f'\n이어서 하기: cifar-lit resume {folder}'
-
-
-def _tell_stop(stopped):
-    name = signal.Signals(stopped.number).name
-    done = f' 스텝 {stopped.step:,}까지 저장했습니다.' if stopped.step else ''
-    if rank_zero_only.rank == 0:
-        print(f'{name}으로 멈췄습니다.{done}{_how_to_go_on()}', file=sys.stderr)
-    return stopped.code
-
-
-def _is_out_of_memory(error):
-    kinds = (MemoryError, torch.OutOfMemoryError)
-    return isinstance(error, kinds) or "can't allocate memory" in str(error)
-
-# %% ../../nbs/parts/cli.ipynb #34234494
+# %% ../../nbs/parts/cli.ipynb #912b9e7d
 def _train(args, held):
     resumed, args = find_resumed(args)
     args = take_recipe(args)
@@ -353,7 +320,8 @@ def _train(args, held):
     model_class = import_class(name, base=LitModel) if name else LitModel
     settings = {'trainer_class': TutorialTrainer, 'seed_everything_default': 42}
     settings |= {'save_config_callback': _SaveConfig, 'args': args}
-    TutorialCLI(model_class, CIFAR10DataModule, resumed=resumed, held=held, **settings)
+    settings |= {'resumed': resumed, 'held': held}
+    TutorialCLI(model_class, CIFAR10DataModule, **settings)
 
 
 def main(
@@ -366,24 +334,10 @@ def main(
         os.environ.pop('CIFAR_LIT_RUN_DIR', None)
     with ExitStack() as held:
         for number in (signal.SIGTERM, signal.SIGINT):
-            held.callback(signal.signal, number, signal.signal(number, _stop))
+            held.callback(signal.signal, number, signal.signal(number, stop_now))
         try:
             _train(sys.argv[1:] if args is None else args, held)
-        except InputError as error:
-            sys.exit(f'cifar-lit: {error}{_how_to_go_on()}')
-        except Stopped as stopped:
-            sys.exit(_tell_stop(stopped))
-        except OSError as error:
-            if error.errno not in _FULL:
-                raise
-            sys.exit(
-                f'cifar-lit: 실행 폴더에 쓸 수 없습니다({error.strerror}). '
-                f'자리를 만들거나 쓸 수 있는 곳을 주세요.{_how_to_go_on()}'
-            )
-        except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            sys.exit(
-                f'cifar-lit: 메모리가 모자랍니다({error}). --data.batch_size를 '
-                f'줄이거나 다른 프로그램을 닫으세요.{_how_to_go_on()}'
-            )
+        except BaseException as error:
+            if told := explain(error):
+                sys.exit(told)
+            raise

@@ -79,7 +79,7 @@ def log_pictures(
     elif folder := picture_folder(logger):
         save_figure(figure, folder / f'{key}-step={step:06}.png')
 
-
+# %% ../../nbs/parts/examples.ipynb #62fcd4a6
 def save_figure(
     figure,  # matplotlib의 그림
     path,  # PNG의 경로, `Path`

@@ -234,7 +234,7 @@ def _records(log):
             yield parts
             parts = b''
 
-
+# %% ../../nbs/parts/loggers.ipynb #91baf934
 def logged_rows(
     folder,  # 실행 폴더 하나
 ):  # 기록한 차례대로, 이름과 값의 `dict`

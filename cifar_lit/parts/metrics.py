@@ -34,7 +34,7 @@ def _as_text(rows, names, header):
     writer.writerows(rows)
     return text.getvalue().encode()
 
-
+# %% ../../nbs/parts/metrics.ipynb #1e4ae5de
 class _MetricsWriter(ExperimentWriter):
     def __init__(self, log_dir, before):
         self._before = before

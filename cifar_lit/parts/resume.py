@@ -81,7 +81,7 @@ def put_metrics(
                 setattr(metric, name, value)
             metric._update_count = saved['updates']
 
-
+# %% ../../nbs/parts/resume.ipynb #cb77c3c9
 def add_losses(
     sums: dict,  # `read_sums`가 준 것
     results,  # Lightning이 모으는 지표
@@ -107,9 +107,7 @@ def _gather(value):  # 프로세스마다 하나
     return everyone
 
 
-class Resumable(pl.Callback):
-    "스텝마다 난수를 정하고, 체크포인트에 자리와 에포크의 합을 적는다."
-
+class _Steps(pl.Callback):
     def __init__(self):
         self.sums = {}  # 이어서 할 때 아직 더하지 않은 것
         self.validated = None  # 이번 에포크에 검증한 배치 수
@@ -135,6 +133,10 @@ class Resumable(pl.Callback):
         if self.sums:
             add_losses(self.sums, trainer.fit_loop.epoch_loop._results)
             self.sums = {}
+
+# %% ../../nbs/parts/resume.ipynb #cb71e4b7
+class Resumable(_Steps):
+    "스텝마다 난수를 정하고, 체크포인트에 자리와 에포크의 합을 적는다."
 
     def on_save_checkpoint(self, trainer, pl_module, checkpoint):
         loop = trainer.fit_loop
@@ -207,7 +209,7 @@ _STOPPING = """
 멈추는 중입니다. 지금 스텝을 마치고 저장합니다. 한 번 더 보내면 바로 멈춥니다.
 """
 
-
+# %% ../../nbs/parts/resume.ipynb #bcaddf3e
 class StopSignals:
     "SIGTERM과 SIGINT를 받아 두었다가 `number`로 알린다."
 
@@ -232,34 +234,35 @@ class StopSignals:
             signal.signal(*self._before.popitem())
 
 # %% ../../nbs/parts/resume.ipynb #d36bf20d
-class LastCheckpoint(pl.Callback):
-    "때마다, 신호가 왔을 때, 끝났을 때 `last.ckpt`를 쓴다. 잘못된 인자에는 `InputError`"
+def _check_interval(minutes, steps):
+    if not (0 <= minutes < math.inf):
+        raise InputError(f'minutes={minutes}: 0 이상의 분을 주세요.')
+    if steps is not None and steps < 1:
+        raise InputError(f'steps={steps}: 1 이상의 정수를 주거나 비워 두세요.')
 
+
+def _write_waiting(trainer):
+    for logger in trainer.loggers:
+        logger.save()
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, BestCheckpoint):
+            callback.write(trainer)
+
+# %% ../../nbs/parts/resume.ipynb #eba18841
+class _Saving(pl.Callback):
     def __init__(
         self,
         minutes: float = 1.0,  # 몇 분마다. 0이면 시간으로는 저장하지 않는다
         steps: int | None = None,  # 몇 스텝마다
     ):
-        if not (0 <= minutes < math.inf):
-            raise InputError(f'minutes={minutes}: 0 이상의 분을 주세요.')
-        if steps is not None and steps < 1:
-            raise InputError(f'steps={steps}: 1 이상의 정수를 주거나 비워 두세요.')
+        _check_interval(minutes, steps)
         self.minutes, self.steps = minutes, steps
         self.signals, self.path = StopSignals(), None
-        self.stopped_early_at = None  # 일찍 멈췄으면 그때의 max_epochs
 
     def setup(self, trainer, pl_module, stage):
         if stage == 'fit':
             place = trainer.log_dir or trainer.default_root_dir  # 모두 같은 폴더
             self.path = Path(trainer.strategy.broadcast(place), 'checkpoints/last.ckpt')
-
-    def on_fit_start(self, trainer, pl_module):
-        if self.stopped_early_at == trainer.max_epochs:
-            trainer.should_stop = True
-
-    def on_train_start(self, trainer, pl_module):
-        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
-        self.signals.catch()
 
     def _is_due(self, step):
         minutes = (time.monotonic() - self._saved_at) / 60
@@ -276,13 +279,27 @@ class LastCheckpoint(pl.Callback):
 
     def save(self, trainer):
         "기록과 미뤄 둔 가장 좋은 것을 쓰고, 그다음 체크포인트를 쓴다."
-        for logger in trainer.loggers:
-            logger.save()
-        for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, BestCheckpoint):
-                callback.write(trainer)
+        _write_waiting(trainer)
         trainer.save_checkpoint(self.path, weights_only=False)
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+
+    def _stop(self, number, trainer):
+        if number:
+            raise Stopped(number, trainer.global_step)
+
+# %% ../../nbs/parts/resume.ipynb #14317eba
+class LastCheckpoint(_Saving):
+    "때마다, 신호가 왔을 때, 끝났을 때 `last.ckpt`를 쓴다. 잘못된 인자에는 `InputError`"
+
+    stopped_early_at = None  # 일찍 멈췄으면 그때의 max_epochs
+
+    def on_fit_start(self, trainer, pl_module):
+        if self.stopped_early_at == trainer.max_epochs:
+            trainer.should_stop = True
+
+    def on_train_start(self, trainer, pl_module):
+        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+        self.signals.catch()
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if batch_idx % trainer.accumulate_grad_batches or trainer.fast_dev_run:
@@ -290,8 +307,7 @@ class LastCheckpoint(pl.Callback):
         number, due = self._agree(trainer)
         if number or due:
             self.save(trainer)
-        if number:
-            raise Stopped(number, trainer.global_step)
+        self._stop(number, trainer)
 
     def on_train_end(self, trainer, pl_module):
         if trainer.fast_dev_run:
@@ -299,8 +315,7 @@ class LastCheckpoint(pl.Callback):
         self.stopped_early_at = trainer.max_epochs if trainer.should_stop else None
         self.save(trainer)
         self.signals.release()
-        if self.signals.number:
-            raise Stopped(self.signals.number, trainer.global_step)
+        self._stop(self.signals.number, trainer)
 
     def on_exception(self, trainer, pl_module, exception):
         self.signals.release()

@@ -71,7 +71,7 @@ def write_record(
             '--run_dir에 쓸 수 있는 폴더를 주세요.'
         ) from error
 
-
+# %% ../../nbs/parts/runs.ipynb #d2b0d6be
 def read_record(
     folder: str,  # 실행 폴더
 ):  # `dict`
