@@ -461,4 +461,5 @@ class SafeWandbLogger(_Wrapped):
         super().__init__(save_dir=os.fspath(save_dir), **names, **kwargs)
         self._wandb_init.pop('anonymous', None)  # wandb 0.31이 없앤 인자
         self._uploads = []
-        Path(save_dir).mkdir(parents=True, exist_ok=True)
+        if rank_zero_only.rank == 0:
+            Path(save_dir).mkdir(parents=True, exist_ok=True)

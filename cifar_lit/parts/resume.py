@@ -248,6 +248,12 @@ def _write_waiting(trainer):
         if isinstance(callback, BestCheckpoint):
             callback.write(trainer)
 
+
+def _most(trainer, numbers):  # 모든 프로세스의 것 가운데 가장 큰 수
+    together = torch.tensor(numbers, device=trainer.strategy.root_device)
+    torch.distributed.all_reduce(together, torch.distributed.ReduceOp.MAX)
+    return together.tolist()
+
 # %% ../../nbs/parts/resume.ipynb #eba18841
 class _Saving(pl.Callback):
     def __init__(
@@ -271,11 +277,7 @@ class _Saving(pl.Callback):
 
     def _agree(self, trainer):  # 멈추라는 신호의 번호, 저장할 때인가
         asked = self.signals.number, self._is_due(trainer.global_step)
-        if trainer.world_size > 1:
-            asked = torch.tensor(asked, device=trainer.strategy.root_device)
-            torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
-            asked = asked.tolist()
-        return asked
+        return asked if trainer.world_size == 1 else _most(trainer, asked)
 
     def save(self, trainer):
         "기록과 미뤄 둔 가장 좋은 것을 쓰고, 그다음 체크포인트를 쓴다."
