@@ -26,7 +26,7 @@ COLAB = [
     'torch==2.11.*',
     'torchvision==0.26.*',
     'numpy==2.1.*',
-    'wandb==0.28.1',
+    'wandb==0.31.0',
     'ipykernel==6.17.*',
     'matplotlib',
     'scipy',

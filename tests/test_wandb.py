@@ -384,7 +384,11 @@ def test_no_key_in_the_run_folder(zygote, tmp_path):
     assert leaks_of_a_fit(zygote, tmp_path) == set()
 
 
-@pytest.mark.xfail(strict=True, reason='data.mirror가 받은 그대로 적힌다')
-def test_no_password_of_a_mirror_in_the_run_folder(zygote, tmp_path):
+def test_a_mirror_with_a_password_is_refused_before_anything_is_written():
+    from cifar_lit.parts.files import InputError
+    from cifar_lit.parts.sources import find_source
+
     mirror = f'https://user:{SECRETS["mirror"]}@mirror.example/cifar-10.tar.gz'
-    assert leaks_of_a_fit(zygote, tmp_path, '--data.mirror', mirror) == set()
+    with pytest.raises(InputError, match='netrc') as refused:
+        find_source('cifar10', mirror=mirror)
+    assert SECRETS['mirror'] not in str(refused.value)

@@ -6,6 +6,7 @@
 """
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -373,22 +374,22 @@ def torture(folder, kills, seed, offline_share=0.1):
         if 'default' not in references:
             references['default'] = whole_run(folder, 'default', photos)
         rows += filter(None, [fill_disk(folder, photos, references['default'], kib)])
-    while sum(row['happened'] for row in rows) < kills:
-        number = len(rows)
-        recipe = list(RECIPES)[number // 3 % len(RECIPES)]
+    for number in itertools.count():
+        if sum(row['happened'] for row in rows) >= kills:
+            return rows
+        recipe = list(RECIPES)[number % len(RECIPES)]
         if recipe not in references:
             references[recipe] = whole_run(folder, recipe, photos)
         place = folder / f'{number:04}'
         offline = dice.random() < offline_share
-        bench = Bench(place, recipe, photos, offline, other_disk=number // 3 % 2)
-        plan = [*FAULTS]
+        bench = Bench(place, recipe, photos, offline, other_disk=number % 2)
+        plan = [*FAULTS, 'kill -9 inside a save']
         dice.shuffle(plan)
         made = survive(bench, references[recipe], dice, plan)
         rows += made
         bench.close()
         if not any(row['problems'] for row in made):
             shutil.rmtree(place)
-    return rows
 
 
 def table(rows):

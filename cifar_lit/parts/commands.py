@@ -16,6 +16,7 @@ HELP = """cifar-lit: PyTorch Lightning과 W&B로 배우고 쓰는 CIFAR-10 이�
 학습
   tutorial   학습하고, 가장 좋은 체크포인트를 평가하고, 요약한다
   fit        학습한다
+  resume     멈추거나 죽은 실행을 이어서 학습한다
   validate   체크포인트를 검증한다
   test       체크포인트를 평가한다
   predict    테스트 데이터의 예측을 predictions.csv에 쓴다

@@ -8,6 +8,7 @@ __all__ = ['AutoSource', 'find_source']
 # %% ../../nbs/parts/sources.ipynb #9f1c641b
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from lightning.pytorch.utilities import rank_zero_warn
 
@@ -79,6 +80,15 @@ def _check_size(source, image_size, built_in):
         allowed = f'사진 폴더에서는 1 이상, {names}에서는 32만 됩니다.'
         raise InputError(f'image_size={image_size}: {allowed}')
 
+
+def _check_mirror(mirror):
+    parts = urlsplit(mirror or '')
+    if parts.username or parts.password:
+        raise InputError(
+            f'mirror={parts.hostname}: 주소에 든 비밀번호는 설정과 기록에 남습니다. '
+            '주소에서 빼고 ~/.netrc에 적으세요.'
+        )
+
 # %% ../../nbs/parts/sources.ipynb #3e10211d
 def find_source(
     source: str,  # 'cifar10', 'toy', 'auto' 또는 사진 폴더
@@ -90,6 +100,7 @@ def find_source(
     "이름이나 폴더의 출처. 모르는 것이면 `InputError`"
     if on_bad_image not in ('raise', 'skip'):
         raise InputError(f"on_bad_image={on_bad_image!r}: 'raise'나 'skip'을 주세요.")
+    _check_mirror(mirror)
     folder, data_dir = os.path.expanduser(source), os.path.expanduser(data_dir)
     built_in = {
         'cifar10': lambda: OfficialSource(data_dir, mirror),

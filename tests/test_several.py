@@ -1,0 +1,109 @@
+"""프로세스 여럿: 검증은 한 장씩, 폴더는 하나, 하나가 죽으면 모두 멈추고 이어 간다."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ENV
+
+from cifar_lit.parts.checkpoints import read_checkpoint
+
+BIN = Path(sys.executable).parent
+TWO = (
+    'fit --data.source photos --data.batch_size 4 --data.val_size 7 '
+    '--data.flip random --trainer.max_epochs 2 --trainer.log_every_n_steps 2 '
+    '--last.steps 3 --trainer.accelerator cpu --trainer.devices 2'
+)
+
+
+def start(words, place, log):
+    variables = {**ENV, 'WANDB_MODE': 'disabled', 'OMP_NUM_THREADS': '1'}
+    with open(place / log, 'w') as file:
+        return subprocess.Popen(
+            words, cwd=place, env=variables, stdout=file, stderr=subprocess.STDOUT
+        )
+
+
+def children(number):
+    "프로세스가 낳은 파이썬 프로세스의 번호"
+    listed = subprocess.run(
+        ['ps', '-o', 'pid=,args=', '--ppid', str(number)],
+        capture_output=True,
+        text=True,
+    ).stdout
+    rows = (line.split(maxsplit=1) for line in listed.splitlines())
+    return [int(pid) for pid, words in rows if 'cifar-lit' in words]
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def equal_runs(run, whole):
+    names = ('last.ckpt', 'best.ckpt')
+    for name in names:
+        pair = [read_checkpoint(at / 'checkpoints' / name) for at in (run, whole)]
+        assert same(*(saved['state_dict'] for saved in pair))
+        assert pair[0]['global_step'] == pair[1]['global_step']
+    texts = [(at / 'metrics.csv').read_text() for at in (run, whole)]
+    assert texts[0] == texts[1]
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    "두 프로세스로 멈추지 않고 학습한 실행"
+    from conftest import toy_album
+
+    place = tmp_path_factory.mktemp('several')
+    toy_album(place / 'photos')
+    command = [BIN / 'cifar-lit', *TWO.split(), '--run_dir', 'whole']
+    done = start(command, place, 'whole.log')
+    assert done.wait(240) == 0, (place / 'whole.log').read_text()
+    return place / 'whole'
+
+
+def rows_of(run, name):
+    lines = (run / 'metrics.csv').read_text().splitlines()
+    at = lines[0].split(',').index(name)
+    return [float(line.split(',')[at]) for line in lines[1:] if line.split(',')[at]]
+
+
+def test_each_validation_picture_counts_once(whole):
+    accuracies = rows_of(whole, 'val_acc')
+    assert len(accuracies) == 2
+    for accuracy in accuracies:  # 일곱 장이므로 7분의 몇이다.
+        assert abs(accuracy * 7 - round(accuracy * 7)) < 1e-5
+
+
+def test_a_killed_process_ends_all_and_resume_goes_on(whole):
+    place = whole.parent
+    command = [BIN / 'cifar-lit', *TWO.split(), '--run_dir', 'part']
+    training = start(command, place, 'part.log')
+    last = place / 'part/checkpoints/last.ckpt'
+    while not last.exists() and training.poll() is None:
+        time.sleep(0.02)
+    [child] = children(training.pid)
+    os.kill(child, signal.SIGKILL)
+    assert training.wait(60) != 0
+    again = start([BIN / 'cifar-lit', 'resume', 'part'], place, 'again.log')
+    assert again.wait(240) == 0, (place / 'again.log').read_text()
+    equal_runs(place / 'part', whole)
+
+
+def test_torchrun_restarts_in_one_folder(whole):
+    place = whole.parent
+    options = '--standalone --nproc_per_node 2 --max-restarts 2'.split()
+    words = [BIN / 'torchrun', *options, BIN / 'cifar-lit', *TWO.split()]
+    training = start(words, place, 'torchrun.log')
+    while not list(place.glob('runs/*/checkpoints/last.ckpt')):
+        assert training.poll() is None, (place / 'torchrun.log').read_text()
+        time.sleep(0.02)
+    os.kill(children(training.pid)[-1], signal.SIGKILL)
+    assert training.wait(300) == 0, (place / 'torchrun.log').read_text()[-3000:]
+    [run] = (place / 'runs').iterdir()
+    equal_runs(run, whole)
