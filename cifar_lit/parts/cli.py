@@ -27,7 +27,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zer
 from ..callbacks import ImagePredictionLogger
 from ..data import CIFAR10DataModule
 from ..model import VAL_LOSS, LitModel
-from . import runs
+from . import restart, runs
 from .checkpoints import check_state_dict, read_checkpoint
 from .files import InputError, write_whole
 from .hardware import best_precision, tune_cpu
@@ -35,7 +35,6 @@ from .loggers import SafeWandbLogger, wandb_mode
 from .metrics import MetricsLogger
 from .progress import LineProgress, TerminalBar
 from .recipes import find_model_class, import_class, take_recipe
-from .restart import TRAINS, explain, find_resumed, new_record, stop_now
 from .resume import BestCheckpoint, LastCheckpoint, Resumable
 from .saves import safe_plugins
 
@@ -46,7 +45,7 @@ def _announce(trainer, model, datamodule):
     datamodule.prepare_data()
     datamodule.setup()
     about = runs.describe_data(datamodule) | runs.describe_model(trainer, model)
-    about |= {'실행 폴더': trainer.log_dir or trainer.default_root_dir}
+    about |= {'실행 폴더': trainer.default_root_dir}  # log_dir은 모두를 기다린다.
     for logger in trainer.loggers:
         if isinstance(logger, SafeWandbLogger):
             about |= logger.start({'data': datamodule.source.name})
@@ -222,7 +221,9 @@ class _Opened(_Fitted):
     def _open(self, folder):  # W&B 실행의 번호
         if rank_zero_only.rank:
             return None
-        record = self.resumed.record if self.resumed else new_record(self.subcommand)
+        record = (
+            self.resumed.record if self.resumed else restart.new_record(self.subcommand)
+        )
         self.held.callback(runs.lock_run(folder).release)
         runs.write_record(folder, record)
         return record['wandb_id']
@@ -232,10 +233,11 @@ class _Opened(_Fitted):
             check_state_dict(self.model.state_dict(), self.checkpoint['state_dict'])
         given = self.resumed.started_from if self.resumed else self.given
         self.config[self.subcommand].ckpt_path = given  # config.yaml에 남을 것
+        restart.join_again(self.config[self.subcommand].trainer.accelerator)
         if rank_zero_only.rank == 0:
             self.datamodule.prepare_data()
             self.datamodule.setup()
-            if self.subcommand in TRAINS:
+            if self.subcommand in restart.TRAINS:
                 self.datamodule.train_dataloader()  # 배치가 너무 크면 여기서 드러난다.
             return self.datamodule.source.name
         # 출처는 첫 프로세스가 준비한 뒤에 정한다.
@@ -244,7 +246,7 @@ class _Opened(_Fitted):
 # %% ../../nbs/parts/cli.ipynb #136ce54c
 class _Prepared(_Opened):
     def instantiate_trainer(self, **kwargs):
-        trains, source = self.subcommand in TRAINS, self._prepare()
+        trains, source = self.subcommand in restart.TRAINS, self._prepare()
         config = self._get(self.config_init, 'trainer')
         place = self._get(self.config, 'run_dir'), config.default_root_dir or 'runs'
         folder = runs.make_run_folder(*place, source, again=bool(self.resumed))
@@ -314,7 +316,7 @@ def _be_quiet():
 
 # %% ../../nbs/parts/cli.ipynb #912b9e7d
 def _train(args, held):
-    resumed, args = find_resumed(args)
+    resumed, args = restart.find_resumed(args)
     args = take_recipe(args)
     name = find_model_class(args)
     model_class = import_class(name, base=LitModel) if name else LitModel
@@ -334,10 +336,12 @@ def main(
         os.environ.pop('CIFAR_LIT_RUN_DIR', None)
     with ExitStack() as held:
         for number in (signal.SIGTERM, signal.SIGINT):
-            held.callback(signal.signal, number, signal.signal(number, stop_now))
+            held.callback(
+                signal.signal, number, signal.signal(number, restart.stop_now)
+            )
         try:
             _train(sys.argv[1:] if args is None else args, held)
         except BaseException as error:
-            if told := explain(error):
+            if told := restart.explain(error):
                 sys.exit(told)
             raise
