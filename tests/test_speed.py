@@ -63,15 +63,16 @@ def test_quick_recipe_is_trained_read_and_handed_on(call, tmp_path, capsys):
     assert call('tutorial', *QUICK, *resumed, '--run_dir', 'more') is None
 
 
-def test_weight_averaging_is_saved_as_best(call):
+def test_weight_averaging_is_saved_with_the_current_weights(call):
     averaging = (
         '--trainer.callbacks+=EMAWeightAveraging --trainer.callbacks.decay 0.8'
     ).split()
     assert call('fit', *QUICK, '--run_dir', 'run', *averaging) is None
-    checkpoint = torch.load('run/checkpoints/best.ckpt', weights_only=True)
-    averaged = checkpoint['state_dict']['net.head.weight']
-    current = checkpoint['current_model_state']['net.head.weight']
-    assert not torch.equal(averaged, current)
+    for name in ('best.ckpt', 'last.ckpt'):
+        checkpoint = torch.load(f'run/checkpoints/{name}', weights_only=True)
+        averaged = checkpoint['state_dict']['net.head.weight']
+        current = checkpoint['current_model_state']['net.head.weight']
+        assert not torch.equal(averaged, current)
 
 
 def printed_config(call, capsys, *arguments):

@@ -46,8 +46,9 @@ SMALL = (
 )
 RECIPES = {
     'default': '',
-    'augmented, 2 workers': '--data.flip random --data.crop 4 --data.cutout 8 '
-    '--data.num_workers 2',
+    'augmented and averaged, 2 workers': '--data.flip random --data.crop 4 '
+    '--data.cutout 8 --data.num_workers 2 '
+    '--trainer.callbacks+=EMAWeightAveraging --trainer.callbacks.decay 0.8',
     'dropout, 1 worker': '--model.net torture.DropoutNet --data.num_workers 1',
     'quick': '--recipe quick --model.widths [8,8,8] --data.batch_size 4 '
     '--trainer.max_epochs 2 --trainer.limit_train_batches 10',
@@ -314,6 +315,7 @@ def same(one, other):
 
 
 PARTS = ('state_dict', 'optimizer_states', 'lr_schedulers', 'loops', 'global_step')
+AVERAGED = 'current_model_state', 'averaging_state'
 
 
 def differences(run, reference):
@@ -322,8 +324,9 @@ def differences(run, reference):
     for name in ('last.ckpt', 'best.ckpt'):
         path = f'checkpoints/{name}'
         one, other = (read_checkpoint(at / path) for at in (run, reference))
+        parts = [*PARTS, *(part for part in AVERAGED if part in other)]
         found += [
-            f'{name}: {part}' for part in PARTS if not same(one[part], other[part])
+            f'{name}: {part}' for part in parts if not same(one[part], other[part])
         ]
     texts = [(at / 'metrics.csv').read_text() for at in (run, reference)]
     found += [] if texts[0] == texts[1] else ['metrics.csv']

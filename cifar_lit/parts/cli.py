@@ -35,7 +35,7 @@ from .loggers import SafeWandbLogger, wandb_mode
 from .metrics import MetricsLogger
 from .progress import LineProgress, TerminalBar
 from .recipes import find_model_class, import_class, take_recipe
-from .resume import BestCheckpoint, LastCheckpoint, Resumable
+from .resume import BestCheckpoint, LastCheckpoint, Resumable, save_first
 from .saves import safe_plugins
 
 # %% ../../nbs/parts/cli.ipynb #181be860
@@ -260,7 +260,9 @@ class _Prepared(_Opened):
             kwargs['logger'] = _loggers(folder, source, trains, wandb_id, self.resumed)
         kwargs |= {'default_root_dir': folder, 'callbacks': callbacks}
         kwargs['plugins'] = safe_plugins(config.plugins)
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        save_first(trainer)
+        return trainer
 
 # %% ../../nbs/parts/cli.ipynb #45eca029
 class TutorialCLI(_Prepared):
@@ -298,6 +300,7 @@ _INFOS = (
     'litlogger',
     '`Trainer.fit` stopped',
     'to estimate number of stepping batches',
+    'Found current_model_state',
 )
 
 # %% ../../nbs/parts/cli.ipynb #acca4d1b

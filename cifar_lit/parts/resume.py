@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['write_position', 'read_sums', 'put_metrics', 'add_losses', 'Resumable', 'BestCheckpoint', 'Stopped', 'StopSignals',
-           'LastCheckpoint']
+           'LastCheckpoint', 'save_first']
 
 # %% ../../nbs/parts/resume.ipynb #b4b8abd1
 import math
@@ -327,3 +327,11 @@ class LastCheckpoint(_Saving):
 
     def load_state_dict(self, state):
         self.stopped_early_at = state['stopped_early_at']
+
+# %% ../../nbs/parts/resume.ipynb #45266df1
+def save_first(
+    trainer: pl.Trainer,  # 콜백의 순서를 바꿀 것
+):
+    "`Resumable`과 `LastCheckpoint`를 다른 콜백보다 먼저 부르게 한다."
+    ours = Resumable, LastCheckpoint
+    trainer.callbacks.sort(key=lambda callback: not isinstance(callback, ours))
