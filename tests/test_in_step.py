@@ -450,7 +450,7 @@ TORTURES = {
     'kill -9': '아무 때나 `kill -9`',
     'kill -9 inside a save': '저장하는 순간에 `kill -9`',
     'SIGTERM, Ctrl+C': 'SIGTERM이나 Ctrl+C',
-    'full disk': '디스크가 참',
+    'full disk': '디스크가 가득 참',
 }
 
 

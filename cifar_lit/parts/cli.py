@@ -226,6 +226,8 @@ class _Opened(_Fitted):
         )
         self.held.callback(runs.lock_run(folder).release)
         runs.write_record(folder, record)
+        if self.resumed:
+            print(f'스텝 {self.resumed.step:,}부터 이어서 합니다.', flush=True)
         return record['wandb_id']
 
     def _prepare(self):

@@ -418,7 +418,7 @@ class _ClosingRun(_BoundedRun):
             super().finalize(status)
         if status != 'success':
             where = self.finish(exit_code=1)
-            closed = '학습이 끝나지 못해 W&B 실행을 닫았습니다.'
+            closed = '학습이 끝나지 않아 W&B 실행을 닫았습니다.'
             rank_zero_warn(f'{closed} 여기까지의 기록: {where}')
 
 # %% ../../nbs/parts/loggers.ipynb #35c55c8c
