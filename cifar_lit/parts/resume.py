@@ -30,7 +30,9 @@ def _between_steps(fit_loop):
 
 
 def _trained(fit_loop):
-    epochs = fit_loop.epoch_progress.current
+    epochs = (
+        fit_loop.epoch_progress.total
+    )  # 이어서 한 실행의 current.ready는 하나 적다.
     return 0 < epochs.ready == epochs.completed
 
 
@@ -38,7 +40,6 @@ def write_position(
     loops: dict,  # 체크포인트의 `loops`의 `fit_loop`
     epoch: int,  # 다음 스텝의 에포크
     batches: int,  # 그 에포크에 끝낸 배치 수
-    new_epoch: bool,  # 아직 시작하지 않은 에포크인가
 ):
     "진행을 다음 스텝을 시작하기 전으로 고쳐 적는다."
     progress = loops['epoch_loop.batch_progress']
@@ -48,8 +49,8 @@ def write_position(
     loops['epoch_loop.state_dict']['_batches_that_stepped'] -= (
         1  # Lightning이 읽을 때 더한다.
     )
-    for part in ('total', 'current'):
-        loops['epoch_progress'][part]['ready'] += new_epoch
+    for epochs in loops['epoch_progress'].values():
+        epochs['ready'] = epochs['completed'] + 1
     for loader in loops['state_dict'].get('combined_loader', []):
         if 'batches' in loader:
             loader |= {'epoch': epoch, 'batches': batches}
@@ -154,7 +155,7 @@ class Resumable(_Steps):
             'sums': _gather(sums if batches else {}),
             'validated': loop.epoch_loop.val_loop.batch_progress.state_dict(),
         }
-        write_position(checkpoint['loops']['fit_loop'], epoch, batches, trained)
+        write_position(checkpoint['loops']['fit_loop'], epoch, batches)
 
     def on_load_checkpoint(self, trainer, pl_module, checkpoint):
         resume = checkpoint.get('resume', {})
