@@ -30,9 +30,8 @@ def _between_steps(fit_loop):
 
 
 def _trained(fit_loop):
-    epochs = (
-        fit_loop.epoch_progress.total
-    )  # 이어서 한 실행의 current.ready는 하나 적다.
+    # current.ready는 이어서 한 실행에서 하나 적다.
+    epochs = fit_loop.epoch_progress.total
     return 0 < epochs.ready == epochs.completed
 
 
@@ -46,9 +45,8 @@ def write_position(
     progress['is_last_batch'] = False
     progress['current'].update(dict.fromkeys(progress['current'], batches))
     progress['total']['ready'] = progress['total']['completed'] + 1
-    loops['epoch_loop.state_dict']['_batches_that_stepped'] -= (
-        1  # Lightning이 읽을 때 더한다.
-    )
+    # Lightning이 읽을 때 하나 더한다.
+    loops['epoch_loop.state_dict']['_batches_that_stepped'] -= 1
     for epochs in loops['epoch_progress'].values():
         epochs['ready'] = epochs['completed'] + 1
     for loader in loops['state_dict'].get('combined_loader', []):
