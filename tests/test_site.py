@@ -103,7 +103,8 @@ def open_page(browser, site):
                 faults.append(f'{address}: 밖으로 나간 요청 {request.url}')
 
         def on_failure(request):
-            faults.append(f'{address}: {request.url} {request.failure}')
+            if request.failure != 'net::ERR_ABORTED':  # 받는 중에 쪽을 떠났다.
+                faults.append(f'{address}: {request.url} {request.failure}')
 
         def on_error(error):
             faults.append(f'{address}: {error}')
