@@ -418,6 +418,12 @@ def test_resume_keeps_the_best_and_counts_only_this_session(here, tmp_path, caps
     assert best_of(tmp_path / 'more') == best_of(tmp_path / 'first')
     config = yaml.safe_load((tmp_path / 'more/config.yaml').read_text())
     assert config['ckpt_path'] == 'first/checkpoints/last.ckpt'
+    best = best_of(tmp_path / 'first')[1]
+    (tmp_path / 'first').rename(tmp_path / 'moved')
+    assert here('resume', 'moved', '--trainer.max_epochs', 3) is None
+    assert '스텝 60 다음부터 이어서 합니다.' in capsys.readouterr().out
+    path, score = best_of(tmp_path / 'moved')
+    assert score == best and 'moved' in path
 
 
 def test_gradient_clipping_works_with_the_defaults(here):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from torture_table import table
 
 from cifar_lit.parts.commands import HELP
 
@@ -446,28 +447,7 @@ def test_help_tells_the_measured_times():
     assert 12 <= middle(fast) / 60 < 13 and '학습 12분 남짓' in HELP
 
 
-TORTURES = {
-    'kill -9': '아무 때나 `kill -9`',
-    'kill -9 inside a save': '저장하는 순간에 `kill -9`',
-    'SIGTERM, Ctrl+C': 'SIGTERM이나 Ctrl+C',
-    'full disk': '디스크가 가득 참',
-}
-
-
-def torture_table():
-    "`make torture`가 남긴 것의 표"
-    rows = json.loads((ROOT / 'bench/results/torture.json').read_text())
-    head = '| 무엇을 했나 | 횟수 | 같은 결과 | 잃은 시간, 중앙값 / 가장 긴 것 |'
-    lines = [head, '|---|---|---|---|']
-    for fault, name in TORTURES.items():
-        tried = [row for row in rows if row['fault'] == fault and row['happened']]
-        good = sum(not row['problems'] for row in tried)
-        lost = sorted(row['lost'] for row in tried if row['lost'] is not None)
-        told = f'{lost[len(lost) // 2]:.2f}초 / {lost[-1]:.2f}초' if lost else '-'
-        lines.append(f'| {name} | {len(tried)} | {good} | {told} |')
-    return '\n'.join(lines)
-
-
 @pytest.mark.parametrize('name', ['03_train', 'parts/resume'])
 def test_torture_table_is_the_measured_one(name):
-    assert torture_table() in prose(NBS / f'{name}.ipynb')
+    rows = json.loads((ROOT / 'bench/results/torture.json').read_text())
+    assert table(rows) in prose(NBS / f'{name}.ipynb')

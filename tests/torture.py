@@ -31,6 +31,8 @@ from cifar_lit.parts.files import InputError
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from torture_table import table
+
 
 class DropoutNet(nn.Sequential):
     "드롭아웃이 있는 작은 신경망"
@@ -393,18 +395,6 @@ def torture(folder, kills, seed, offline_share=0.1):
         bench.close()
         if not any(row['problems'] for row in made):
             shutil.rmtree(place)
-
-
-def table(rows):
-    "일마다 시도, 살아남은 것, 잃은 초"
-    lines = ['| fault | tried | survived | seconds lost, median / most |', '|-|-|-|-|']
-    for fault in [*FAULTS, 'full disk']:
-        tried = [row for row in rows if row['fault'] == fault and row['happened']]
-        good = [row for row in tried if not row['problems']]
-        lost = sorted(row['lost'] for row in tried if row['lost'] is not None)
-        told = f'{lost[len(lost) // 2]:.2f} / {lost[-1]:.2f}' if lost else '-'
-        lines.append(f'| {fault} | {len(tried)} | {len(good)} | {told} |')
-    return '\n'.join(lines)
 
 
 def main():

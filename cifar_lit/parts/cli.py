@@ -227,7 +227,7 @@ class _Opened(_Fitted):
         self.held.callback(runs.lock_run(folder).release)
         runs.write_record(folder, record)
         if self.resumed:
-            print(f'스텝 {self.resumed.step:,}부터 이어서 합니다.', flush=True)
+            print(f'스텝 {self.resumed.step:,} 다음부터 이어서 합니다.', flush=True)
         return record['wandb_id']
 
     def _prepare(self):

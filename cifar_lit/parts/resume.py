@@ -202,7 +202,9 @@ class BestCheckpoint(ModelCheckpoint):
         self.write(trainer)
 
     def load_state_dict(self, state):
-        super().load_state_dict(_at_home(state, self.dirpath or ''))
+        if self.dirpath:
+            state = _at_home(state, self.dirpath)
+        super().load_state_dict(state)
 
 # %% ../../nbs/parts/resume.ipynb #09ab8f5e
 class Stopped(SystemExit):
