@@ -163,7 +163,8 @@ def _tell_stop(stopped):
     name = signal.Signals(stopped.number).name
     done = f' 스텝 {stopped.step:,}까지 저장했습니다.' if stopped.step else ''
     if rank_zero_only.rank == 0:
-        print(f'신호({name})를 받아 멈췄습니다.{done}{_how_to_go_on()}', file=sys.stderr)
+        told = f'신호({name})를 받아 멈췄습니다.{done}{_how_to_go_on()}'
+        print(told, file=sys.stderr)
     return stopped.code
 
 
