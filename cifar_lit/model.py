@@ -49,10 +49,9 @@ class LitModel(pl.LightningModule):
         logits = self(x)
         loss = F.cross_entropy(logits, y)
         self.train_acc(logits, y)
-        self.log('train_loss', loss, on_step=True, on_epoch=True, prog_bar=True)
-        self.log(
-            'train_acc', self.train_acc, on_step=True, on_epoch=True, prog_bar=True
-        )
+        both = {'on_step': True, 'on_epoch': True, 'prog_bar': True}
+        self.log('train_loss', loss, **both, sync_dist=True)
+        self.log('train_acc', self.train_acc, **both)
         return loss
 
     def validation_step(self, batch, batch_idx):

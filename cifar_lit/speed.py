@@ -132,7 +132,7 @@ class FastModel(LitModel):
         loss = F.cross_entropy(logits, y, label_smoothing=smoothing)
         self.train_acc(logits, y)
         both = {'on_step': True, 'on_epoch': True, 'prog_bar': True}
-        self.log('train_loss', loss, **both)
+        self.log('train_loss', loss, **both, sync_dist=True)
         self.log('train_acc', self.train_acc, **both)
         return loss
 

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import ENV
@@ -107,3 +108,75 @@ def test_torchrun_restarts_in_one_folder(whole):
     assert training.wait(300) == 0, (place / 'torchrun.log').read_text()[-3000:]
     [run] = (place / 'runs').iterdir()
     equal_runs(run, whole)
+
+
+def train_as(place, world_size, name, *options):
+    "한 스텝에 32장씩 20스텝. 스텝마다의 손실"
+    shared = (
+        '--data.source toy --data.val_size 100 --data.flip random '
+        '--trainer.accelerator cpu --trainer.precision 32-true --trainer.max_epochs 1 '
+        '--trainer.limit_train_batches 20 --trainer.log_every_n_steps 1'
+    ).split()
+    ours = ['--data.batch_size', str(32 // world_size), '--run_dir', name]
+    ours += ['--trainer.devices', str(world_size), *options]
+    variables = {**ENV, 'WANDB_MODE': 'offline', 'OMP_NUM_THREADS': '1'}
+    words = [BIN / 'cifar-lit', 'fit', *shared, *ours]
+    done = subprocess.run(
+        words, cwd=place, env=variables, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return np.array(rows_of(place / name, 'train_loss_step'))
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+    place = tmp_path_factory.mktemp('alone')
+    return train_as(place, 1, 'run')
+
+
+@pytest.mark.parametrize('world_size', [2, 4])
+def test_the_loss_curve_is_that_of_one_process(alone, world_size, tmp_path):
+    losses = train_as(tmp_path, world_size, 'run')
+    assert len(losses) == len(alone) == 20
+    assert abs(losses - alone).max() < 1e-5
+    assert len(list(tmp_path.glob('run/wandb/offline-run-*'))) == 1
+    assert len(list(tmp_path.glob('run/examples-step=*.png'))) == 1
+
+
+DISAGREE = """
+import os, sys
+import lightning.pytorch as pl
+from cifar_lit.data import CIFAR10DataModule
+from cifar_lit.model import LitModel
+from cifar_lit.parts.files import InputError
+
+rank = int(os.environ['RANK'])
+wrong = {'seed': {'seed': 42 + rank}, 'images': {'val_size': 100 + rank}}
+dm = CIFAR10DataModule(8, source='toy', **wrong.get(sys.argv[1], {}))
+if sys.argv[1] == 'data':
+    images, labels = dm.source.load('train')
+    dm.source.load = lambda split: (images, labels.roll(rank))
+off = ('logger', 'enable_checkpointing', 'enable_progress_bar')
+trainer = pl.Trainer(
+    max_steps=1, devices=2, accelerator='cpu', **dict.fromkeys(off, False)
+)
+try:
+    trainer.fit(LitModel((3, 32, 32), 10), dm)
+except InputError as error:
+    print(f'rank {rank}: {error}', flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ('what', 'named'),
+    [('seed', '시드'), ('images', '이미지_수'), ('data', '데이터')],
+)
+def test_ranks_that_disagree_are_named(what, named, tmp_path):
+    script = tmp_path / 'disagree.py'
+    script.write_text(DISAGREE)
+    words = [BIN / 'torchrun', '--standalone', '--nproc_per_node', '2', script, what]
+    done = start(words, tmp_path, 'log')
+    assert done.wait(120) == 0, (tmp_path / 'log').read_text()[-3000:]
+    told = (tmp_path / 'log').read_text()
+    for rank in (0, 1):
+        assert f'rank {rank}: 프로세스들의 {named}이(가) 서로 다릅니다' in told

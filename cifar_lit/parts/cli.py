@@ -27,7 +27,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zer
 from ..callbacks import ImagePredictionLogger
 from ..data import CIFAR10DataModule
 from ..model import VAL_LOSS, LitModel
-from . import restart, runs
+from . import ranks, restart, runs
 from .checkpoints import check_state_dict, read_checkpoint
 from .files import InputError, write_whole
 from .hardware import best_precision, tune_cpu
@@ -161,6 +161,9 @@ class _Checked(_Options):
 class _Fitted(_Checked):
     def before_instantiate_classes(self):
         config = self.config[self.config.subcommand]
+        if ranks.is_launched():
+            devices, nodes = ranks.launched_devices()
+            config.trainer.devices, config.trainer.num_nodes = devices, nodes
         precision = str(config.trainer.precision)
         slow = best_precision(config.trainer.accelerator) == '32-true'
         if precision.startswith('bf16') and slow:
@@ -235,12 +238,13 @@ class _Opened(_Fitted):
             check_state_dict(self.model.state_dict(), self.checkpoint['state_dict'])
         given = self.resumed.started_from if self.resumed else self.given
         self.config[self.subcommand].ckpt_path = given  # config.yaml에 남을 것
-        restart.join_again(self.config[self.subcommand].trainer.accelerator)
         if rank_zero_only.rank == 0:
             self.datamodule.prepare_data()
             self.datamodule.setup()
             if self.subcommand in restart.TRAINS:
                 self.datamodule.train_dataloader()  # 배치가 너무 크면 여기서 드러난다.
+        ranks.join_again(self.config[self.subcommand].trainer.accelerator)
+        if rank_zero_only.rank == 0:
             return self.datamodule.source.name
         # 출처는 첫 프로세스가 준비한 뒤에 정한다.
         return self.datamodule.hparams.source
@@ -288,6 +292,7 @@ _WARNINGS = (
     "LightningCLI's args parameter is intended",
     'sync_dist=True',
     'smaller than the logging interval',
+    'The `srun` command',
 )
 _INFOS = (
     'GPU available',
@@ -337,8 +342,10 @@ def main(
     "명령 `cifar-lit`의 학습 쪽. 고칠 수 있는 잘못이면 한 줄을 쓰고 1로 끝난다."
     tune_cpu()
     _be_quiet()
-    if rank_zero_only.rank == 0:
+    if ranks.is_first():
         os.environ.pop('CIFAR_LIT_RUN_DIR', None)
+    else:
+        rank_zero_only.rank = rank_zero_only.rank or 1  # 번호는 Lightning이 곧 안다.
     with ExitStack() as held:
         for number in (signal.SIGTERM, signal.SIGINT):
             held.callback(
