@@ -67,7 +67,7 @@ class Resumed:
     started_from: str | None  # 처음에 주었던 ckpt_path
     division: dict  # 그때의 배치 크기와 프로세스 수. 모르면 빈 것
 
-
+# %% ../../nbs/parts/restart.ipynb #0450abd2
 def open_run(
     folder: str,  # 실행 폴더
 ):  # `Resumed`
@@ -95,7 +95,7 @@ _RESUME_HELP = """cifar-lit resume 실행폴더 [옵션]
 def _last(args, option):
     return next(reversed(option_values(args, option)[0]), None)
 
-
+# %% ../../nbs/parts/restart.ipynb #397a7475
 def _find_launched(root):  # 같은 일의 앞 차례가 남긴 폴더
     folder = find_run(root, launcher=job_name())
     if not folder or is_restarted() or rank_zero_only.rank == 0:

@@ -44,7 +44,7 @@ def loader_states(
     states = loops['state_dict'].get('combined_loader', [])
     return [state for state in states if 'batches' in state]
 
-
+# %% ../../nbs/parts/resume.ipynb #211e6b53
 def write_position(
     loops: dict,  # 체크포인트의 `loops`의 `fit_loop`
     epoch: int,  # 다음 스텝의 에포크
@@ -91,7 +91,7 @@ def read_sums(
             }
     return sums
 
-
+# %% ../../nbs/parts/resume.ipynb #f4e9194b
 def put_metrics(
     sums: list,  # `read_sums`가 준 것 여럿
     model,  # `LightningModule`
