@@ -44,8 +44,28 @@ def _app(**arguments):
         from cifar_lit.parts.app import serve
     serve(**arguments)
 
+# %% ../nbs/07_cli.ipynb #06b16e67
+def _shard(folder, out, **settings):
+    with without_gc():
+        from cifar_lit.parts.shards import write_shards
+    manifest = write_shards(folder, out, **settings)
+    for split, shards in manifest['shards'].items():
+        count = sum(shard['items'] for shard in shards)
+        print(f'{split}: {count:,}장, 조각 {len(shards)}개')
+    print(f'학습: cifar-lit fit --data.source litdata:{out}')
 
-_COMMANDS = {'report': _report, 'classify': _classify, 'export': _export, 'app': _app}
+
+def _search(sweep, **settings):
+    with without_gc():
+        from cifar_lit.parts.search import search, trials_table
+    study = search(sweep, **settings)
+    print(trials_table(study).head(10).to_string(index=False))
+    run = study.best_trial.user_attrs['run_dir']
+    print(f'가장 좋은 시도: {run}')
+
+# %% ../nbs/07_cli.ipynb #bdf7e8e3
+_COMMANDS = {'report': _report, 'classify': _classify, 'export': _export}
+_COMMANDS |= {'app': _app, 'shard': _shard, 'search': _search}
 
 # %% ../nbs/07_cli.ipynb #9f53bdd3
 def _run(command, args):

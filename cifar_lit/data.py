@@ -19,7 +19,6 @@ from cifar_lit.parts.batches import (
     loader_options,
     make_loader,
     run_seed,
-    split_indices,
 )
 from .parts.pictures import normalize
 from .parts.sources import find_source
@@ -33,7 +32,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
         batch_size: int,  # 배치 하나의 이미지 수
         data_dir: str = './',  # 공식 파일을 두는 폴더
         *,
-        source: str = 'cifar10',  # 'cifar10', 'toy', 'auto' 또는 사진 폴더
+        source: str = 'cifar10',  # 'cifar10', 'toy', 'auto', 사진 폴더, 'litdata:…'
         val_size: int | float = 0.1,  # 검증에 떼어 낼 개수, 1보다 작으면 비율
         seed: int = 42,  # 분할과 순서의 시드
         flip: Literal['random', 'alternating'] | None = None,  # 좌우로 뒤집는 방법
@@ -67,7 +66,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
         if stage in (None, 'fit', 'validate'):
             images, labels = self.source.load('train')
             size, seed = self.hparams.val_size, self.hparams.seed
-            train, val = split_indices(len(labels), size, seed)
+            train, val = self.source.split(len(labels), size, seed)
             seen = PictureDataset(images, labels, self.train_transform, self.augment)
             plain = PictureDataset(images, labels, self.transform)
             self.cifar_train = PictureSubset(seen, train)

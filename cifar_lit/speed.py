@@ -92,8 +92,7 @@ def first_pictures(
             'FastModel의 첫 층을 정할 이미지가 없습니다. fit에 datamodule을 주거나 '
             'model.net.init_whitening(images)을 먼저 부르세요.'
         )
-    indices = torch.from_numpy(dm.cifar_train.indices[:n])
-    return dm.cifar_train.dataset.images[indices]
+    return dm.cifar_train.dataset.images[dm.cifar_train.indices[:n]]
 
 # %% ../nbs/06_speed.ipynb #929b37a5
 class FastModel(LitModel):

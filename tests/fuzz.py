@@ -113,7 +113,7 @@ def photos():
 
 
 def listed(at):
-    rows = folder._list_pictures(at, folder.folder_classes(at))
+    rows = folder.list_pictures(at, folder.folder_classes(at))
     (cache,) = (at / '.cifar_lit').iterdir()
     with np.load(cache) as saved:
         return rows, str(saved['key']), dict(saved)

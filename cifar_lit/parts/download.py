@@ -21,6 +21,7 @@ from cifar_lit.parts.archive import (
     archive_members,
     read_batches,
 )
+from .batches import split_indices
 from .files import InputError, progress_bar, write_whole
 from .pictures import CLASSES
 
@@ -206,6 +207,7 @@ class OfficialSource:
 
     name = 'cifar10'
     classes = list(CLASSES)
+    split = staticmethod(split_indices)
 
     def __init__(
         self,

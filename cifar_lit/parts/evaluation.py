@@ -67,9 +67,9 @@ def _pick_split(dm, split):
     dm.prepare_data()
     dm.setup('fit' if split == 'val' else 'test')
     if split == 'test':
-        images, labels = dm.cifar_test.images, dm.cifar_test.labels
+        images, labels = dm.cifar_test.images[:], dm.cifar_test.labels[:]
     else:
-        whole, indices = dm.cifar_val.dataset, dm.cifar_val.indices
+        whole, indices = dm.cifar_val.dataset, dm.cifar_val.indices[:]
         images, labels = whole.images[indices], whole.labels[indices]
     if not len(labels):
         raise InputError(

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 import yaml
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import distributed
 
 from .files import InputError, remove_leftovers, write_whole
@@ -36,7 +37,8 @@ def new_record(
 ):  # `dict`
     "새 실행의 `run.json`에 적을 것"
     letters = string.ascii_lowercase + string.digits
-    wandb_id = ''.join(secrets.choice(letters) for _ in range(8))
+    chosen = ''.join(secrets.choice(letters) for _ in range(8))
+    wandb_id = os.environ.get('WANDB_RUN_ID') or chosen  # W&B의 sweep은 정해 준다.
     return {'command': command, 'wandb_id': wandb_id, 'launcher': job_name()}
 
 # %% ../../nbs/parts/restart.ipynb #b6a41339
@@ -211,6 +213,8 @@ def explain(
         return _tell_stop(error)
     if isinstance(error, InputError):
         return f'cifar-lit: {error}{_how_to_go_on()}'
+    if isinstance(error, MisconfigurationException):  # 없는 장치, 맞지 않는 인자
+        return f'cifar-lit: {error}'
     if isinstance(error, OSError) and error.errno in _FULL:
         return (
             f'cifar-lit: 실행 폴더에 쓸 수 없습니다({error.strerror}). '

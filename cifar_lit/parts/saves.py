@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from lightning.fabric.plugins import CheckpointIO, TorchCheckpointIO
+from lightning.fabric.plugins import CheckpointIO, XLACheckpointIO
+from lightning.fabric.utilities import move_data_to_device
 
 from .checkpoints import read_checkpoint
 from .files import InputError, write_whole
@@ -22,11 +23,21 @@ def _write_error(error):  # torch는 쓰기 오류를 RuntimeError로 감싼다.
     return error
 
 
-class SafeCheckpointIO(TorchCheckpointIO):
+def _is_on_tpu(checkpoint):
+    weights = checkpoint.get('state_dict', {}).values()
+    return any(isinstance(w, torch.Tensor) and w.device.type == 'xla' for w in weights)
+
+
+class SafeCheckpointIO(XLACheckpointIO):  # TPU의 strategy는 이것만 받는다.
     "반쯤 쓰인 체크포인트를 남기지 않는다. 쓸 수 없거나 읽을 수 없으면 `InputError`"
+
+    def __init__(self):
+        "torch_xla가 없어도 된다."
 
     def save_checkpoint(self, checkpoint, path, storage_options=None):
         path = Path(path)
+        if _is_on_tpu(checkpoint):
+            checkpoint = move_data_to_device(checkpoint, 'cpu')
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, partial(torch.save, checkpoint))

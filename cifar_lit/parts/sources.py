@@ -12,9 +12,11 @@ from urllib.parse import urlsplit
 
 from lightning.pytorch.utilities import rank_zero_warn
 
+from .batches import split_indices
 from .download import OfficialSource, cifar10_faults, download_cifar10
 from .files import InputError
 from .folder import FolderSource
+from .streaming import ShardSource
 from .toy import ToySource
 
 # %% ../../nbs/parts/sources.ipynb #e8b96ba3
@@ -44,6 +46,7 @@ class AutoSource:
     "공식 파일을 쓸 수 있으면 그것, 아니면 장난감 그림"
 
     classes = OfficialSource.classes
+    split = staticmethod(split_indices)
 
     def __init__(
         self,
@@ -91,12 +94,12 @@ def _check_mirror(mirror):
 
 # %% ../../nbs/parts/sources.ipynb #3e10211d
 def find_source(
-    source: str,  # 'cifar10', 'toy', 'auto' 또는 사진 폴더
+    source: str,  # 'cifar10', 'toy', 'auto', 사진 폴더, 'litdata:…'
     data_dir: str = './',  # 공식 파일을 두는 폴더
     image_size: int = 32,  # 사진 폴더를 줄인 뒤의 한 변, 픽셀
     on_bad_image: str = 'raise',  # 읽을 수 없는 사진에서 'raise' 또는 'skip'
     mirror: str | None = None,  # 공식 서버 대신 받을 주소
-):  # `name`, `classes`, `prepare()`, `load(split)`이 있는 객체
+):  # `name`, `classes`, `prepare()`, `load()`, `split()`이 있는 객체
     "이름이나 폴더의 출처. 모르는 것이면 `InputError`"
     if on_bad_image not in ('raise', 'skip'):
         raise InputError(f"on_bad_image={on_bad_image!r}: 'raise'나 'skip'을 주세요.")
@@ -107,11 +110,13 @@ def find_source(
         'toy': ToySource,
         'auto': lambda: AutoSource(data_dir, mirror),
     }
+    if source.startswith('litdata:'):
+        return ShardSource(source.removeprefix('litdata:'), data_dir, image_size)
     _check_size(source, image_size, built_in)
     if source in built_in:
         return built_in[source]()
     if not os.path.isdir(folder):
         names = ', '.join(map(repr, built_in))
-        advice = f'{names} 가운데 하나나 사진 폴더의 경로를 주세요.'
+        advice = f"{names}, 사진 폴더의 경로, 'litdata:조각폴더' 가운데 하나를 주세요."
         raise InputError(f'source={source!r}: {advice}')
     return FolderSource(folder, image_size, on_bad_image, data_dir)

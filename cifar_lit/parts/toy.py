@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from .batches import split_indices
 from .pictures import CLASSES
 
 # %% ../../nbs/parts/toy.ipynb #d5e4fc2e
@@ -247,6 +248,7 @@ class ToySource:
 
     name = 'toy'
     classes = list(CLASSES)
+    split = staticmethod(split_indices)
 
     def prepare(self):
         "준비할 것이 없다."
