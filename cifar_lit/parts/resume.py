@@ -248,17 +248,22 @@ _STOPPING = """
 """
 
 # %% ../../nbs/parts/resume.ipynb #bcaddf3e
+_ECHO = 2.0  # 초
+
+
 class StopSignals:
     "SIGTERM과 SIGINT를 받아 두었다가 `number`로 알린다."
 
     def __init__(self):
-        self.number, self._before = 0, {}
+        self.number, self._heard, self._before = 0, 0.0, {}
 
     def _receive(self, number, frame):
+        if self.number and time.monotonic() - self._heard < _ECHO:
+            return
         if self.number:
             self.release()
             raise Stopped(number)
-        self.number = number
+        self.number, self._heard = number, time.monotonic()
         os.write(sys.__stderr__.fileno(), _STOPPING.encode())
 
     def catch(self):

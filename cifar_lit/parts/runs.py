@@ -114,7 +114,9 @@ def find_run(
     found = []
     for path in Path(root).glob('*/run.json'):
         record = json.loads(path.read_text())
-        if wanted.items() <= record.items():
+        # 설정을 적기 전에 죽은 것은 이어서 할 수 없다.
+        whole = path.with_name('config.yaml').is_file()
+        if whole and wanted.items() <= record.items():
             found.append((path.stat().st_mtime, str(path.parent)))
     return max(found)[1] if found else None
 
