@@ -58,7 +58,8 @@ def encode_shard(
         return path.read_bytes(), json.loads(index.read_text())['config']
 
 # %% ../../nbs/parts/shards.ipynb #2b7c3dfe
-HEAD, LABEL = 28, 8  # 항목에서 픽셀 앞과 뒤의 바이트 수
+HEAD = 28  # 항목에서 픽셀 앞의 바이트 수
+LABEL = 8  # 항목에서 픽셀 뒤의 바이트 수
 
 
 def item_bytes(
