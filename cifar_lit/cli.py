@@ -54,11 +54,17 @@ def _shard(folder, out, **settings):
         print(f'{split}: {count:,}장, 조각 {len(shards)}개')
     print(f'학습: cifar-lit fit --data.source litdata:{out}')
 
-
+# %% ../nbs/07_cli.ipynb #61a9e126
 def _search(sweep, **settings):
     with without_gc():
+        from cifar_lit.parts.restart import explain
         from cifar_lit.parts.search import search, trials_table
-    study = search(sweep, **settings)
+    try:
+        study = search(sweep, **settings)
+    except BaseException as error:
+        if told := explain(error):
+            sys.exit(told)
+        raise
     print(trials_table(study).head(10).to_string(index=False))
     run = study.best_trial.user_attrs['run_dir']
     print(f'가장 좋은 시도: {run}')

@@ -159,7 +159,8 @@ def split_shares(
     "번갈아 나눈 몫. 걸음을 맞추려고 끝에서 앞의 것을 한 번 더 볼 수 있다."
     first, start, at = np.array([], int), 0, skipped + rank
     for block in blocks:
-        first = np.append(first, block[:world_size])
+        if len(first) < world_size:
+            first = np.append(first, block[:world_size])
         share = block[max(at - start, 0) :: world_size]
         at += len(share) * world_size
         start += len(block)
@@ -425,7 +426,8 @@ def make_loader(
     options = _workers(num_workers, pin_memory)
     size = even_batch_size(n, batch_size, world_size)
     if shuffle:
-        check_same(이미지_수=n, 시드=seed, 데이터=fingerprint(dataset))
+        facts = {'이미지_수': n, '배치_크기': batch_size, '시드': seed}
+        check_same(**facts, 데이터=fingerprint(dataset))
         sampler = EpochSampler(
             n, seed, rank=rank, world_size=world_size, **_nearby(dataset)
         )

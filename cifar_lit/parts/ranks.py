@@ -10,7 +10,6 @@ __all__ = ['place', 'gather', 'check_same', 'is_launched', 'is_restarted', 'job_
 import os
 
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from torch import distributed
 
 from .files import InputError
@@ -61,7 +60,14 @@ def is_restarted():  # bool
 def job_name():  # `str`. `torchrun`이 띄우지 않았으면 None
     "모든 호스트에서, 다시 시작해도 같은 이름"
     name = os.environ.get('TORCHELASTIC_RUN_ID')
-    return f'none-{os.getppid()}' if name == 'none' else name
+    if name != 'none':
+        return name
+    if os.environ.get('WORLD_SIZE') != os.environ.get('LOCAL_WORLD_SIZE'):
+        raise InputError(
+            '호스트가 여럿이면 다시 시작할 때 같은 실행을 찾을 이름이 필요합니다. '
+            '모든 호스트의 torchrun에 같은 --rdzv-id를 주세요.'
+        )
+    return f'none-{os.getppid()}'
 
 
 def launched_devices():  # 호스트 하나의 프로세스 수, 호스트 수
@@ -74,9 +80,11 @@ def launched_devices():  # 호스트 하나의 프로세스 수, 호스트 수
         )
     return here, world // here
 
-
+# %% ../../nbs/parts/ranks.ipynb #799c7828
 def is_first():  # bool
     "모든 호스트를 통틀어 첫 프로세스인가"
+    from lightning.pytorch.utilities import rank_zero_only  # 분류에는 부르지 않는다.
+
     other_host = int(os.environ.get('NODE_RANK', 0)) > 0
     return rank_zero_only.rank == 0 and not other_host
 

@@ -99,6 +99,8 @@ def _last(args, option):
 
 # %% ../../nbs/parts/restart.ipynb #397a7475
 def _find_launched(root):  # 같은 일의 앞 차례가 남긴 폴더
+    if job_name().startswith('none-') and not is_restarted():
+        return None  # PID는 다른 일의 것과 같을 수 있다.
     folder = find_run(root, launcher=job_name())
     if not folder or is_restarted() or rank_zero_only.rank == 0:
         return folder
@@ -188,6 +190,10 @@ def _tell_stop(stopped):
     return stopped.code
 
 
+def _reason(error):  # 작업자의 것에는 그쪽의 traceback이 앞에 붙어 온다.
+    return str(error).split('InputError: ')[-1].strip()
+
+
 def _is_lost(error):  # 다른 프로세스를 만나지 못했거나 잃었다.
     return isinstance(error, distributed.DistError) or 'gloo/transport' in str(error)
 
@@ -212,7 +218,7 @@ def explain(
     if isinstance(error, Stopped):
         return _tell_stop(error)
     if isinstance(error, InputError):
-        return f'cifar-lit: {error}{_how_to_go_on()}'
+        return f'cifar-lit: {_reason(error)}{_how_to_go_on()}'
     if isinstance(error, MisconfigurationException):  # 없는 장치, 맞지 않는 인자
         return f'cifar-lit: {error}'
     if isinstance(error, OSError) and error.errno in _FULL:

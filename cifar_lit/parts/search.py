@@ -19,8 +19,8 @@ from pathlib import Path
 
 import yaml
 from filelock import FileLock, Timeout
+from lightning.pytorch.callbacks import Callback
 
-from ..model import VAL_LOSS
 from .extras import require
 from .files import InputError
 from .resume import Stopped
@@ -46,8 +46,9 @@ def read_sweep(
         found = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
         words = [str(word) for word in found['command']]
         parameters = {**found['parameters']}
+        fixed = {name: p['value'] for name, p in parameters.items() if 'value' in p}
         metric, goal = found['metric']['name'], found['metric']['goal']
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
         raise InputError(
             f'{path}: sweep.yaml로 읽을 수 없습니다({error!r}). command, parameters, '
             'metric의 name과 goal이 있어야 합니다.'
@@ -55,7 +56,6 @@ def read_sweep(
     command = [word for word in words if not word.startswith('${')]
     method = found.get('method', 'bayes')
     _check_sweep(path, command[1:2], method, goal)
-    fixed = {name: p['value'] for name, p in parameters.items() if 'value' in p}
     command += [f'--{name}={value}' for name, value in fixed.items()]
     space = {name: p for name, p in parameters.items() if name not in fixed}
     distributions = {name: _distribution(path, name, p) for name, p in space.items()}
@@ -111,8 +111,9 @@ def _about(sweep):
     return json.dumps([sweep.metric, sweep.goal, sweep.command, str(sweep.parameters)])
 
 
-def _open_journal(path):  # Optuna의 저장소, 든 검색의 이름
+def _open_journal(journal):  # Optuna의 저장소, 든 검색의 이름
     optuna = require('optuna', 'search')
+    path = Path(journal).resolve()  # 저널의 자물쇠는 이 경로를 가리키는 링크이다.
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         _mend(path)
@@ -120,7 +121,7 @@ def _open_journal(path):  # Optuna의 저장소, 든 검색의 이름
         storage = optuna.storages.JournalStorage(backend)
         return storage, optuna.get_all_study_names(storage)
     except (OSError, ValueError, KeyError, AssertionError) as error:
-        raise InputError(f'{path}: 저널로 읽을 수 없습니다({error}).') from error
+        raise InputError(f'{journal}: 저널로 읽을 수 없습니다({error}).') from error
 
 # %% ../../nbs/parts/search.ipynb #d2cb5d4d
 def _methods(method, goal):  # 다음 값을 정하는 법과 그만두는 법
@@ -140,7 +141,7 @@ def open_study(
 ):  # Optuna의 `Study`
     "저널의 검색을 연다. 없으면 만든다. 다른 검색의 저널이면 `InputError`"
     optuna = require('optuna', 'search')
-    storage, names = _open_journal(Path(journal))
+    storage, names = _open_journal(journal)
     other = [name for name in names if name != sweep.name]
     if other:
         raise InputError(
@@ -178,9 +179,10 @@ def _take_over(study, folder):  # 죽은 프로세스의 시도를 다시 줄 �
         for trial in study.get_trials(states=(states.RUNNING,)):
             if _is_alive(trial, folder):
                 continue
-            study.tell(trial.number, state=states.FAIL)
             attributes = {'run_dir': trial.user_attrs.get('run_dir')}
             study.enqueue_trial(trial.params, user_attrs=attributes)
+            # study.tell은 grid에서 검색까지 멈추려 한다.
+            study._storage.set_trial_state_values(trial._trial_id, states.FAIL)
 
 
 def _suggest(trial, parameters):
@@ -190,12 +192,36 @@ def _suggest(trial, parameters):
 def _words(sweep, trial, folder):  # 학습 명령
     chosen = _suggest(trial, sweep.parameters)
     before = trial.user_attrs.get('run_dir')
-    if before and Path(before, 'run.json').is_file():
+    if before and Path(before, 'config.yaml').is_file():
         return ['resume', before]
     run_dir = str(folder / f'trial-{trial.number:03d}')
     trial.set_user_attr('run_dir', run_dir)
     options = [f'--{name}={value}' for name, value in chosen.items()]
-    return [*sweep.command, *options, '--run_dir', run_dir]
+    command = sweep.command
+    if not any(word.startswith('--trainer.devices') for word in command):
+        command = [
+            *command,
+            '--trainer.devices=1',
+        ]  # 그만두기는 한 프로세스에서만 된다.
+    return [*command, *options, '--run_dir', run_dir]
+
+# %% ../../nbs/parts/search.ipynb #15a08753
+class _Best(Callback):  # 검증마다의 값 가운데 가장 좋은 것
+    def __init__(self, sweep):
+        self.sweep, self.value = sweep, None
+        self.better = min if sweep.goal == 'minimize' else max
+
+    def on_validation_end(self, trainer, pl_module):
+        if trainer.sanity_checking:
+            return
+        name, found = self.sweep.metric, trainer.callback_metrics
+        if name not in found:
+            raise InputError(
+                f'metric의 name={name}: 검증에서 재는 값이 아닙니다. '
+                f'{", ".join(found)} 가운데 하나를 주세요.'
+            )
+        value = found[name].item()
+        self.value = value if self.value is None else self.better(self.value, value)
 
 # %% ../../nbs/parts/search.ipynb #7fcd80ff
 def _try_once(
@@ -212,8 +238,9 @@ def _try_once(
     words = _words(sweep, trial, folder)
     print(f'시도 {trial.number}: cifar-lit {shlex.join(words)}', flush=True)
     stop = integration.PyTorchLightningPruningCallback(trial, sweep.metric)
+    best = _Best(sweep)
     try:
-        trainer = train(words, [stop]).trainer
+        trainer = train(words, [best, stop]).trainer
     except SystemExit as error:
         if error.code != 2:  # 2는 옵션을 읽지 못한 것
             raise
@@ -221,9 +248,18 @@ def _try_once(
             f'시도 {trial.number}을(를) 시작할 수 없습니다(까닭은 위에 있습니다). '
             f'sweep.yaml의 값을 고치세요: {shlex.join(words)}'
         ) from error
-    if sweep.metric == VAL_LOSS and trainer.checkpoint_callback.best_model_score:
-        return trainer.checkpoint_callback.best_model_score.item()
-    return trainer.callback_metrics[sweep.metric].item()
+    saved = trainer.checkpoint_callback  # 이어서 할 것이 없었으면 앞에서 저장한 값
+    if best.value is None and saved.monitor == sweep.metric:
+        return saved.best_model_score.item()
+    return best.value
+
+# %% ../../nbs/parts/search.ipynb #d02739e1
+def _check_numbers(trials, journal):
+    if trials < 1 or not Path(journal).suffix:
+        raise InputError(
+            f'trials={trials}, journal={journal}: 시도는 1 이상으로, 저널은 .jsonl로 '
+            '끝나는 이름으로 주세요.'
+        )
 
 # %% ../../nbs/parts/search.ipynb #994bd265
 def search(
@@ -234,6 +270,7 @@ def search(
     "시도가 `trials`번 될 때까지 찾는다. 같은 저널로 여럿이 함께 찾을 수 있다."
     optuna = require('optuna', 'search')
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    _check_numbers(trials, journal)
     found = read_sweep(sweep)
     study = open_study(found, journal)
     folder = Path(journal).with_suffix('')

@@ -188,9 +188,16 @@ def _write_json(path, value):
     write_output(path, json.dumps(value, ensure_ascii=False, indent=1).encode())
 
 # %% ../../nbs/parts/shards.ipynb #8912aaae
-def _check_arguments(folder, out, items):
+def _check_arguments(folder, out, image_size, items, workers):
     if items < 1:
         raise InputError(f'items={items}: 조각 하나의 사진 수를 1 이상으로 주세요.')
+    if image_size < 1 or items * item_bytes(image_size) >= 2**32:
+        raise InputError(
+            f'image_size={image_size}, items={items}: 조각 하나는 4 GiB보다 작아야 '
+            '합니다. 한 변은 1 이상으로, 사진 수는 더 작게 주세요.'
+        )
+    if workers == 0:
+        raise InputError('workers=0: 프로세스 수를 1 이상이나 -1(코어마다)로 주세요.')
     if '://' in str(out):
         raise InputError(
             f'{out}: 조각은 먼저 이 컴퓨터의 폴더에 쓰고, 그 폴더를 올리세요. '
@@ -209,7 +216,7 @@ def write_shards(
     workers: int = -1,  # 프로세스 수. -1이면 코어마다 하나
 ):  # `shards.json`에 적은 것
     "조각을 쓴다. 멈췄다가 다시 부르면 남은 것만 쓴다. 잘못된 인자에는 `InputError`"
-    _check_arguments(folder, out, items)
+    _check_arguments(folder, out, image_size, items, workers)
     classes = folder_classes(folder)
     about = {'classes': classes, 'image_size': image_size, 'items': items}
     about['held_out'] = not Path(folder, 'test').is_dir()

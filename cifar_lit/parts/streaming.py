@@ -10,6 +10,7 @@ __all__ = ['CACHE_BYTES', 'LANES', 'SLOTS', 'ShardPlace', 'read_shard', 'ShardTa
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -53,13 +54,22 @@ def _download(address, path):
 CACHE_BYTES = 20e9  # 받아 둘 조각의 크기, 바이트
 
 
+def _size_and_use(path):  # 다른 프로세스가 막 지운 것은 0바이트
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime
+
+
 def _make_room(folder, most, new):  # 오래 쓰지 않은 것부터 지운다.
-    kept = sorted(folder.rglob('*.bin'), key=lambda path: path.stat().st_mtime)
-    total = sum(path.stat().st_size for path in kept)
-    while total > most and kept[0] != new:
-        oldest = kept.pop(0)
-        total -= oldest.stat().st_size
-        oldest.unlink(missing_ok=True)
+    with FileLock(folder / 'room.lock'):
+        kept = {path: _size_and_use(path) for path in folder.rglob('*.bin')}
+        total = sum(size for size, _ in kept.values())
+        for path in sorted(kept, key=lambda path: kept[path][1]):
+            if total > most and path != new:
+                total -= kept[path][0]
+                path.unlink(missing_ok=True)
 
 # %% ../../nbs/parts/streaming.ipynb #18897b63
 class ShardPlace:
@@ -78,7 +88,12 @@ class ShardPlace:
             _download(f'{self.address}/{name}', path)
             _make_room(self.folder, self.cache_bytes, path)
         elif self.remote:
-            os.utime(path)
+            with suppress(
+                FileNotFoundError
+            ):  # 다른 프로세스가 막 지웠으면 다시 받는다.
+                os.utime(path)
+                return path
+            return self.path(name)
         return path
 
     def fetch_soon(self, names):
@@ -102,7 +117,7 @@ def read_shard(
     head = split_head(record['items'], image_size)
     body = np.empty((record['items'], item_bytes(image_size)), np.uint8)
     try:
-        with open(path, 'rb', buffering=0) as file:
+        with open(path, 'rb') as file:
             same = file.read(len(head)) == head and file.readinto(body) == body.nbytes
             whole = same and not file.read(1)
     except OSError as error:
@@ -163,6 +178,7 @@ class _Shards:
     def _reset(self):  # 읽어 둔 것은 다른 프로세스로 가지 않는다.
         self._table = ShardTable(len(self.shards), self.most, self.image_size)
         self._ahead, self._pool = {}, None  # 미리 읽는 중인 조각
+        self._expected, self._process = [], os.getpid()
 
     def __getstate__(self):
         kept = ('place', 'shards', 'image_size', 'starts', 'most')
@@ -193,6 +209,8 @@ class ShardReader(_Shards):
 
     def take(self, indices):  # 이미지 uint8 `(N, 3, H, W)`, 라벨 int64 `(N,)`
         "번호의 사진"
+        if self._process != os.getpid():  # 갈라져 나온 프로세스에는 스레드가 없다.
+            self._reset()
         needed, which = np.unique(self.shard_of(indices), return_inverse=True)
         if len(needed) > SLOTS:
             halves = map(self.take, np.array_split(indices, 2))
@@ -208,6 +226,9 @@ class ShardReader(_Shards):
         if not self._table.slots:  # 읽는 것은 `DataLoader`의 작업자이다.
             return
         self._pool = self._pool or ThreadPoolExecutor(1)
+        near = {*shards, *self._expected}
+        self._ahead = {k: v for k, v in self._ahead.items() if k in near}
+        self._expected = shards
         for shard in shards:
             if shard not in self._table.slots and shard not in self._ahead:
                 self._ahead[shard] = self._pool.submit(self._read_now, shard)
