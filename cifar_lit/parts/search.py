@@ -254,6 +254,9 @@ def _try_once(
     return best.value
 
 # %% ../../nbs/parts/search.ipynb #d02739e1
+_STOPPED = '멈췄습니다. 같은 명령을 다시 주면 하던 시도부터 이어서 찾습니다.'
+
+
 def _check_numbers(trials, journal):
     if trials < 1 or not Path(journal).suffix:
         raise InputError(
@@ -277,14 +280,14 @@ def search(
     folder.mkdir(exist_ok=True)
     name = f'{socket.gethostname()}-{uuid.uuid4().hex[:8]}.lock'
     states = optuna.trial.TrialState
-    done = (states.COMPLETE, states.PRUNED)
-    enough = optuna.study.MaxTrialsCallback(trials, states=done)
+    done = states.COMPLETE, states.PRUNED
+    enough = [optuna.study.MaxTrialsCallback(trials, states=done)]
     with FileLock(folder / name):
         _take_over(study, folder)
         if len(study.get_trials(states=done)) < trials:
             once = partial(_try_once, sweep=found, folder=folder, lock=name)
             try:
-                study.optimize(once, callbacks=[enough])
+                study.optimize(once, callbacks=enough)
             except Stopped:
                 told = (
                     '멈췄습니다. 같은 명령을 다시 주면 하던 시도부터 이어서 찾습니다.'
