@@ -279,8 +279,7 @@ def search(
     folder = Path(journal).with_suffix('')
     folder.mkdir(exist_ok=True)
     name = f'{socket.gethostname()}-{uuid.uuid4().hex[:8]}.lock'
-    states = optuna.trial.TrialState
-    done = states.COMPLETE, states.PRUNED
+    done = optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED
     enough = [optuna.study.MaxTrialsCallback(trials, states=done)]
     with FileLock(folder / name):
         _take_over(study, folder)
