@@ -69,7 +69,7 @@ def make_colab(folder, python, wheel):
 
 def make_lowest(folder, python, wheel):
     options = '-q --no-emit-index-url --resolution lowest-direct'.split()
-    extras = '--extra app --extra export'.split()
+    extras = '--extra app --extra export --extra search --extra stream'.split()
     compile_command = ['pip', 'compile', *options, '-p', python, *extras, 'setup.py']
     path = folder / 'lowest.txt'
     path.write_text(uv(*compile_command, cwd=ROOT))

@@ -161,6 +161,8 @@ def test_a_value_of_the_wrong_type_is_named(place, cli):
         ({'name': 'other'}, 'rates'),
         ({'metric': {'name': 'val_acc', 'goal': 'maximize'}}, '다른 명령이나'),
         ({'method': 'guess'}, 'method=guess'),
+        ({'method': 'grid'}, 'model.learning_rate에 values'),
+        ({'parameters': {'data.batch_size': 32}}, 'sweep.yaml로 읽을 수'),
         ({'command': ['python', 'train.py']}, 'cifar-lit fit'),
         ({'parameters': 3}, 'sweep.yaml로 읽을 수 없습니다'),
     ],

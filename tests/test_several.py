@@ -152,7 +152,11 @@ from cifar_lit.parts.files import InputError
 
 rank = int(os.environ['RANK'])
 wrong = {'seed': {'seed': 42 + rank}, 'images': {'val_size': 100 + rank}}
-dm = CIFAR10DataModule(8, source='toy', **wrong.get(sys.argv[1], {}))
+batch_size = 8 + rank * (sys.argv[1] == 'batch')
+dm = CIFAR10DataModule(batch_size, source='toy', **wrong.get(sys.argv[1], {}))
+if sys.argv[1] == 'both seeds':
+    pl.seed_everything(42 + rank)
+    dm = CIFAR10DataModule(8, source='toy', seed=42 + rank)
 if sys.argv[1] == 'data':
     images, labels = dm.source.load('train')
     dm.source.load = lambda split: (images, labels.roll(rank))
@@ -169,7 +173,13 @@ except InputError as error:
 
 @pytest.mark.parametrize(
     ('what', 'named'),
-    [('seed', '시드'), ('images', '이미지_수'), ('data', '데이터')],
+    [
+        ('seed', '시드'),
+        ('images', '이미지 수'),
+        ('data', '데이터'),
+        ('batch', '배치 크기'),
+        ('both seeds', 'seed_everything'),
+    ],
 )
 def test_ranks_that_disagree_are_named(what, named, tmp_path):
     script = tmp_path / 'disagree.py'
@@ -179,4 +189,4 @@ def test_ranks_that_disagree_are_named(what, named, tmp_path):
     assert done.wait(120) == 0, (tmp_path / 'log').read_text()[-3000:]
     told = (tmp_path / 'log').read_text()
     for rank in (0, 1):
-        assert f'rank {rank}: 프로세스들의 {named}이(가) 서로 다릅니다' in told
+        assert f'rank {rank}: 프로세스마다 다른 값이 있습니다. {named}: 0번' in told

@@ -230,6 +230,34 @@ def test_s3_gives_the_same_batches(shards, s3, workers, tmp_path):
     assert len(list(tmp_path.rglob('chunk-0-*.bin'))) == 8
 
 
+def test_shards_written_anew_are_read_anew(s3, tmp_path):
+    "같은 주소의 목록이 바뀌면 받아 둔 것을 쓰지 않는다."
+    import boto3
+
+    module('litdata:s3://pictures/toy', data_dir=str(tmp_path))
+    client = boto3.client('s3')
+    old = client.get_object(Bucket='pictures', Key='toy/shards.json')['Body'].read()
+    new = old.replace(b'"held_out": false', b'"held_out": true')
+    assert new != old
+    client.put_object(Bucket='pictures', Key='toy/shards.json', Body=new)
+    try:
+        dm = module('litdata:s3://pictures/toy', data_dir=str(tmp_path))
+        assert dm.source.held_out
+        batches(dm)
+    finally:
+        client.put_object(Bucket='pictures', Key='toy/shards.json', Body=old)
+
+
+def test_a_spoiled_shard_is_named_by_a_worker(shards, tmp_path, cli):
+    shutil.copytree(shards, tmp_path / 'shards')
+    spoil(tmp_path / 'shards', 'altered')
+    options = ['--data.source', 'litdata:shards', '--data.batch_size', '4']
+    options += ['--data.num_workers', '1', '--trainer.max_epochs', '1']
+    done = cli('fit', *options, check=False)
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert 'train/chunk-0-1.bin' in done.stderr
+
+
 def test_the_cache_keeps_its_size(shards, s3, tmp_path):
     size = (shards / 'train/chunk-0-0.bin').stat().st_size
     place = ShardPlace('s3://pictures/toy', str(tmp_path), cache_bytes=3.5 * size)

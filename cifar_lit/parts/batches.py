@@ -426,8 +426,10 @@ def make_loader(
     options = _workers(num_workers, pin_memory)
     size = even_batch_size(n, batch_size, world_size)
     if shuffle:
-        facts = {'이미지_수': n, '배치_크기': batch_size, '시드': seed}
-        check_same(**facts, 데이터=fingerprint(dataset))
+        facts = {'이미지 수': n, '배치 크기': batch_size, '시드': seed}
+        # 두 시드를 함께 바꾸면 섞은 값은 같을 수 있다.
+        facts |= {'seed_everything': os.environ.get('PL_GLOBAL_SEED')}
+        check_same({**facts, '데이터': fingerprint(dataset)})
         sampler = EpochSampler(
             n, seed, rank=rank, world_size=world_size, **_nearby(dataset)
         )

@@ -33,7 +33,7 @@ def gather(
 
 # %% ../../nbs/parts/ranks.ipynb #2b21d24b
 def check_same(
-    **facts,  # 이름마다, 모든 프로세스에서 같아야 하는 값
+    facts: dict,  # 이름마다, 모든 프로세스에서 같아야 하는 값
 ):
     "프로세스마다 다른 값이 있으면 모두에서 `InputError`"
     everyone = gather(facts)
@@ -42,7 +42,7 @@ def check_same(
         if any(value != values[0] for value in values):
             told = ', '.join(f'{k}번 {value}' for k, value in enumerate(values))
             raise InputError(
-                f'프로세스들의 {name}이(가) 서로 다릅니다: {told}. '
+                f'프로세스마다 다른 값이 있습니다. {name}: {told}. '
                 '호스트마다 같은 명령과 같은 데이터를 주세요.'
             )
 
@@ -69,7 +69,7 @@ def job_name():  # `str`. `torchrun`이 띄우지 않았으면 None
         )
     return f'none-{os.getppid()}'
 
-
+# %% ../../nbs/parts/ranks.ipynb #98b3f564
 def launched_devices():  # 호스트 하나의 프로세스 수, 호스트 수
     "`torchrun`이 정한 것. 호스트마다 다르면 `InputError`"
     here, world = int(os.environ['LOCAL_WORLD_SIZE']), int(os.environ['WORLD_SIZE'])

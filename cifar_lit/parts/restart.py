@@ -55,7 +55,7 @@ def _step(saved):
 
 def _division(saved):
     fit_loop = (saved or {}).get('loops', {}).get('fit_loop')
-    return next(iter(loader_states(fit_loop) if fit_loop else []), {})
+    return next(iter(loader_states(fit_loop)), {})
 
 
 @dataclass
@@ -123,7 +123,8 @@ def _folder_and_options(args):
         return folder, option_values(options, '--run_dir')[1]
     if command in TRAINS and is_launched():
         place = _last(options, '--run_dir')
-        return _find_launched(Path(place).parent if place else root), options
+        # 옵션은 처음에 준 것이고 모두 저장된 설정에 있다.
+        return _find_launched(Path(place).parent if place else root), []
     return None, options
 
 # %% ../../nbs/parts/restart.ipynb #a9b6ffaf
@@ -159,8 +160,6 @@ def find_resumed(
     if folder is None:
         return None, args
     resumed = open_run(folder)
-    if args[0] in TRAINS and is_launched():
-        options = []  # 처음에 준 옵션이고 모두 저장된 설정에 있다.
     options = [*_keep_together(resumed, options), *options]
     words = ['--config', str(Path(folder, 'config.yaml')), *options]
     words += ['--run_dir', folder]
@@ -189,7 +188,7 @@ def _tell_stop(stopped):
         print(told, file=sys.stderr)
     return stopped.code
 
-
+# %% ../../nbs/parts/restart.ipynb #462b8ab8
 def _reason(error):  # 작업자의 것에는 그쪽의 traceback이 앞에 붙어 온다.
     return str(error).split('InputError: ')[-1].strip()
 

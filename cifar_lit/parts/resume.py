@@ -38,10 +38,10 @@ def _trained(fit_loop):
 
 
 def loader_states(
-    loops: dict,  # 체크포인트의 `loops`의 `fit_loop`
+    loops: dict | None,  # 체크포인트의 `loops`의 `fit_loop`. 없을 수 있다
 ):  # `ResumableLoader`의 상태들
     "체크포인트에 적힌 로더의 자리"
-    states = loops['state_dict'].get('combined_loader', [])
+    states = (loops or {}).get('state_dict', {}).get('combined_loader', [])
     return [state for state in states if 'batches' in state]
 
 # %% ../../nbs/parts/resume.ipynb #211e6b53
@@ -181,9 +181,11 @@ class Resumable(_Steps):
         resume = checkpoint.get('resume', {})
         self.sums = resume.get('sums', [])[trainer.global_rank :: trainer.world_size]
         self.validated = resume.get('validated')
-        for state in loader_states(checkpoint['loops']['fit_loop']):
-            size = getattr(trainer.datamodule, 'batch_size', state['batch_size'])
-            move_position(checkpoint['loops']['fit_loop'], size, trainer.world_size)
+        loops = checkpoint.get('loops', {}).get('fit_loop')
+        if states := loader_states(loops):
+            given = states[0]['batch_size']
+            size = getattr(trainer.datamodule, 'batch_size', given)
+            move_position(loops, size, trainer.world_size)
 
 # %% ../../nbs/parts/resume.ipynb #75b6cde8
 def _at_home(state, folder):  # 파일이 `folder`에 있으면 그것으로 적은 상태
@@ -244,7 +246,7 @@ class Stopped(SystemExit):
 
 
 _STOPPING = """
-멈추는 중입니다. 지금 스텝을 마치고 저장합니다. 한 번 더 보내면 바로 멈춥니다.
+멈추는 중입니다. 지금 스텝을 마치고 저장합니다. 2초 뒤에 또 보내면 바로 멈춥니다.
 """
 
 # %% ../../nbs/parts/resume.ipynb #bcaddf3e

@@ -22,7 +22,7 @@ def _write_error(error):  # torch는 쓰기 오류를 RuntimeError로 감싼다.
         error = error.__context__
     return error
 
-
+# %% ../../nbs/parts/saves.ipynb #3dfbc557
 def _is_on_tpu(checkpoint):
     weights = checkpoint.get('state_dict', {}).values()
     return any(isinstance(w, torch.Tensor) and w.device.type == 'xla' for w in weights)

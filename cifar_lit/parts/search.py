@@ -55,21 +55,26 @@ def read_sweep(
         ) from error
     command = [word for word in words if not word.startswith('${')]
     method = found.get('method', 'bayes')
-    _check_sweep(path, command[1:2], method, goal)
-    command += [f'--{name}={value}' for name, value in fixed.items()]
     space = {name: p for name, p in parameters.items() if name not in fixed}
+    _check_sweep(path, command[1:2], method, goal, space)
+    command += [f'--{name}={value}' for name, value in fixed.items()]
     distributions = {name: _distribution(path, name, p) for name, p in space.items()}
     name = found.get('name', Path(path).stem)
     return Sweep(name, method, metric, goal, command[1:], distributions)
 
 # %% ../../nbs/parts/search.ipynb #e178cfff
-def _check_sweep(path, subcommand, method, goal):
+def _check_sweep(path, subcommand, method, goal, parameters):
     if subcommand not in (['fit'], ['tutorial']):
         raise InputError(f'{path}: command는 cifar-lit fit으로 시작해야 합니다.')
     if method not in ('bayes', 'random', 'grid'):
         raise InputError(f'{path}: method={method}: bayes, random, grid 중에 주세요.')
     if goal not in ('minimize', 'maximize'):
         raise InputError(f'{path}: goal={goal}: minimize나 maximize를 주세요.')
+    endless = [name for name, p in parameters.items() if 'values' not in p]
+    if method == 'grid' and endless:
+        raise InputError(
+            f'{path}: method=grid에서는 {", ".join(endless)}에 values를 주세요.'
+        )
 
 # %% ../../nbs/parts/search.ipynb #21a209e2
 def _distribution(path, name, given):  # Optuna의 분포
@@ -160,9 +165,8 @@ def open_study(
 
 # %% ../../nbs/parts/search.ipynb #99961c98
 def _is_alive(trial, folder):
-    if not (
-        name := trial.user_attrs.get('lock')
-    ):  # 막 시작해 아직 적지 못했을 수 있다.
+    name = trial.user_attrs.get('lock')
+    if not name:  # 막 시작해 아직 적지 못했을 수 있다.
         return datetime.now() - trial.datetime_start < timedelta(minutes=1)
     lock = FileLock(folder / name)
     try:
@@ -199,10 +203,8 @@ def _words(sweep, trial, folder):  # 학습 명령
     options = [f'--{name}={value}' for name, value in chosen.items()]
     command = sweep.command
     if not any(word.startswith('--trainer.devices') for word in command):
-        command = [
-            *command,
-            '--trainer.devices=1',
-        ]  # 그만두기는 한 프로세스에서만 된다.
+        # 일찍 그만두기는 프로세스가 하나일 때만 된다.
+        command = [*command, '--trainer.devices=1']
     return [*command, *options, '--run_dir', run_dir]
 
 # %% ../../nbs/parts/search.ipynb #15a08753
@@ -288,10 +290,7 @@ def search(
             try:
                 study.optimize(once, callbacks=enough)
             except Stopped:
-                told = (
-                    '멈췄습니다. 같은 명령을 다시 주면 하던 시도부터 이어서 찾습니다.'
-                )
-                print(told, file=sys.stderr)
+                print(_STOPPED, file=sys.stderr)
                 raise
     (folder / name).unlink(missing_ok=True)
     return study

@@ -38,7 +38,7 @@ def checksum(
         digest.update(part)
     return digest.hexdigest()
 
-
+# %% ../../nbs/parts/shards.ipynb #05af1dd0
 def encode_shard(
     images,  # uint8 `(N, 3, H, W)`, numpy
     labels,  # 정수 `(N,)`
