@@ -195,6 +195,10 @@ class _Shards:
     def __len__(self):
         return int(self.starts[-1])
 
+    def shard_of(self, indices):  # 조각의 번호 `(N,)`
+        "사진마다 어느 조각에 있는가"
+        return np.searchsorted(self.starts, indices, 'right') - 1
+
     def _read(self, shard):
         waiting = self._ahead.pop(shard, None)
         return waiting.result() if waiting else self._read_now(shard)
@@ -206,10 +210,6 @@ class _Shards:
 # %% ../../nbs/parts/streaming.ipynb #dac08c8c
 class ShardReader(_Shards):
     "조각들의 사진. 번호는 첫 조각의 첫 장부터 0"
-
-    def shard_of(self, indices):  # 조각의 번호 `(N,)`
-        "사진마다 어느 조각에 있는가"
-        return np.searchsorted(self.starts, indices, 'right') - 1
 
     def take(self, indices):  # 이미지 uint8 `(N, 3, H, W)`, 라벨 int64 `(N,)`
         "번호의 사진"
