@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ENV, toy_album
+from PIL import Image
 from test_several import equal_runs
 
 from cifar_lit.data import CIFAR10DataModule
@@ -230,22 +231,29 @@ def test_s3_gives_the_same_batches(shards, s3, workers, tmp_path):
     assert len(list(tmp_path.rglob('chunk-0-*.bin'))) == 8
 
 
-def test_shards_written_anew_are_read_anew(s3, tmp_path):
-    "같은 주소의 목록이 바뀌면 받아 둔 것을 쓰지 않는다."
+def test_shards_written_anew_are_read_anew(album, shards, s3, tmp_path):
+    "같은 주소에 다시 쓴 조각이 있으면 받아 둔 것을 쓰지 않는다."
     import boto3
 
-    module('litdata:s3://pictures/toy', data_dir=str(tmp_path))
     client = boto3.client('s3')
-    old = client.get_object(Bucket='pictures', Key='toy/shards.json')['Body'].read()
-    new = old.replace(b'"held_out": false', b'"held_out": true')
-    assert new != old
-    client.put_object(Bucket='pictures', Key='toy/shards.json', Body=new)
-    try:
-        dm = module('litdata:s3://pictures/toy', data_dir=str(tmp_path))
-        assert dm.source.held_out
-        batches(dm)
-    finally:
-        client.put_object(Bucket='pictures', Key='toy/shards.json', Body=old)
+
+    def upload(folder):
+        for path in folder.rglob('*.*'):
+            key = f'again/{path.relative_to(folder)}'
+            client.upload_file(str(path), 'pictures', key)
+
+    def read():
+        dm = module('litdata:s3://pictures/again', data_dir=str(tmp_path / 'cache'))
+        return pictures(dm.cifar_train.dataset)
+
+    upload(shards)
+    before = read()
+    shutil.copytree(album, tmp_path / 'photos')
+    [picture, *_] = sorted((tmp_path / 'photos/train').rglob('*.png'))
+    Image.new('RGB', (48, 40), 'white').save(picture)
+    write_shards(tmp_path / 'photos', tmp_path / 'shards', items=8, workers=1)
+    upload(tmp_path / 'shards')
+    assert len(set(read()) - set(before)) == 1
 
 
 def test_a_spoiled_shard_is_named_by_a_worker(shards, tmp_path, cli):
