@@ -141,34 +141,37 @@ SLOTS = 2 * LANES  # 메모리에 두는 조각의 수
 
 
 class ShardTable:
-    "조각 몇 개를 펼쳐 둔 표. 자리가 없으면 오래 쓰지 않은 것의 자리에 읽는다"
+    "조각 몇 개의 항목을 이어 둔 표. 자리가 없으면 오래 쓰지 않은 것의 자리에 읽는다"
 
-    def __init__(self, count: int, most: int):
-        self.shape = min(SLOTS, count), most
-        self.slots = {}  # 조각의 번호마다 자리. 가장 나중에 쓴 것이 뒤
+    def __init__(self, count: int, most: int, width: int):
+        self.most, self.width = most, width  # 조각의 항목 수, 항목의 바이트 수
+        self.held = np.full(min(SLOTS, count), -1)  # 자리마다 조각의 번호
+        self.slots = np.full(count, -1)  # 조각마다 자리. 없으면 -1
+        self.used = np.zeros(count, int)  # 조각마다 마지막으로 쓴 때
+        self.rows, self.now = None, 0
 
-    def slot(self, shard, needed, read):  # 없으면 `read(shard)`로 읽는다
-        "조각의 자리. `needed`의 자리는 내주지 않는다."
-        if shard in self.slots:
-            self.slots[shard] = self.slots.pop(shard)
-            return self.slots[shard]
-        slot, (images, labels) = len(self.slots), read(shard)
-        if not slot:
-            size = self.shape[0] * self.shape[1]
-            self.labels = torch.empty(size, dtype=torch.int64)
-            self.images = torch.empty((size, *images.shape[1:]), dtype=torch.uint8)
-        if slot == self.shape[0]:
-            slot = self.slots.pop(next(k for k in self.slots if k not in needed))
-        start = slot * self.shape[1]
-        self.images[start : start + len(labels)] = torch.from_numpy(images)
-        self.labels[start : start + len(labels)] = torch.from_numpy(labels)
-        self.slots[shard] = slot
-        return slot
+    def hold(self, shards, read):  # 번호의 배열. 없는 것은 `read(shard)`로 읽는다
+        "모두 표에 둔다. 서로 다른 것은 자리의 수를 넘지 않아야 한다."
+        self.now += 1
+        self.used[shards] = self.now
+        for shard in np.unique(shards[self.slots[shards] < 0]):
+            self._put(shard, read(shard))
 
-    def take(self, at):  # 이미지 uint8 `(N, 3, H, W)`, 라벨 int64 `(N,)`
-        "자리의 번호로 꺼낸다."
-        picked = torch.from_numpy(at)
-        return tuple(t.index_select(0, picked) for t in (self.images, self.labels))
+    def _put(self, shard, rows):
+        if self.rows is None:
+            size = len(self.held) * self.most, self.width
+            self.rows = torch.empty(size, dtype=torch.uint8)
+        slot = np.where(self.held < 0, -1, self.used[self.held]).argmin()
+        if self.held[slot] >= 0:
+            self.slots[self.held[slot]] = -1
+        self.held[slot], self.slots[shard] = shard, slot
+        start = slot * self.most
+        self.rows[start : start + len(rows)] = torch.from_numpy(rows)
+
+    def take(self, shards, places):  # uint8 `(N, width)`
+        "조각의 번호와 그 안의 자리로 꺼낸다."
+        at = self.slots[shards] * self.most + places
+        return self.rows.index_select(0, torch.from_numpy(at))
 
 # %% ../../nbs/parts/streaming.ipynb #02cc92a0
 class _Shards:
@@ -179,7 +182,8 @@ class _Shards:
         self._reset()
 
     def _reset(self):  # 읽어 둔 것은 다른 프로세스로 가지 않는다.
-        self._table = ShardTable(len(self.shards), self.most)
+        width = item_bytes(self.image_size)
+        self._table = ShardTable(len(self.shards), self.most, width)
         self._last = [], None  # 마지막으로 꺼낸 번호와 그 사진
         self._ahead, self._pool = {}, None  # 미리 읽는 중인 조각
         self._expected, self._process = [], os.getpid()
@@ -204,8 +208,7 @@ class _Shards:
         return waiting.result() if waiting else self._read_now(shard)
 
     def _read_now(self, shard):
-        rows = read_shard(self.place, self.shards[shard], self.image_size)
-        return decode_rows(rows, self.image_size)
+        return read_shard(self.place, self.shards[shard], self.image_size)
 
 # %% ../../nbs/parts/streaming.ipynb #dac08c8c
 class ShardReader(_Shards):
@@ -220,26 +223,27 @@ class ShardReader(_Shards):
         return self._last[1]
 
     def _gather(self, indices):
-        needed, which = np.unique(self.shard_of(indices), return_inverse=True)
-        if len(needed) > SLOTS:
+        shards = self.shard_of(indices)
+        if len({*shards.tolist()}) > SLOTS:
             halves = map(self._gather, np.array_split(indices, 2))
             return tuple(map(torch.cat, zip(*halves)))
-        slots = [self._table.slot(k, needed, self._read) for k in needed.tolist()]
-        rows = indices - self.starts[needed][which]
-        return self._table.take(np.array(slots)[which] * self.most + rows)
+        self._table.hold(shards, self._read)
+        rows = self._table.take(shards, indices - self.starts[shards])
+        decoded = decode_rows(rows.numpy(), self.image_size)
+        return tuple(map(torch.from_numpy, decoded))
 
     def expect(self, indices):
         "곧 꺼낼 번호의 조각을 미리 받고, 이 프로세스가 읽고 있으면 미리 읽는다."
         shards = np.unique(self.shard_of(indices)).tolist()
         self.place.fetch_soon([self.shards[shard]['name'] for shard in shards])
-        if not self._table.slots:  # 읽는 것은 `DataLoader`의 작업자이다.
+        if self._table.rows is None:  # 읽는 것은 `DataLoader`의 작업자이다.
             return
         self._pool = self._pool or ThreadPoolExecutor(1)
         near = {*shards, *self._expected}
         self._ahead = {k: v for k, v in self._ahead.items() if k in near}
         self._expected = shards
         for shard in shards:
-            if shard not in self._table.slots and shard not in self._ahead:
+            if self._table.slots[shard] < 0 and shard not in self._ahead:
                 self._ahead[shard] = self._pool.submit(self._read_now, shard)
 
 # %% ../../nbs/parts/streaming.ipynb #12b8a0c3
