@@ -1,12 +1,14 @@
 # 처음 부르면 .venv를 만들고, requirements.lock이 그대로이면 다시 설치하지 않는다.
 .DEFAULT_GOAL := help
-.PHONY: help run test lab docs bench notebooks torture fuzz audit
+.PHONY: help run test lab docs bench notebooks torture fuzz audit jobs
 
 PYTHON ?= python3
 SOURCE ?= auto
 PAGES ?= nbs
 KILLS ?= 200
 PIP_AUDIT := 2.10.0
+SKYPILOT := 0.14.1
+SLURM := slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge libmunge2 libhwloc15
 
 SECONDS ?= 60
 BIN := .venv/bin
@@ -52,6 +54,16 @@ fuzz: .venv/ready ## 파일을 읽는 곳마다 SECONDS초씩(60) 망가진 파�
 	  $(BIN)/python tests/fuzz.py $$reader .venv/fuzz/$$reader/corpus -max_total_time=$(SECONDS) \
 	    -rss_limit_mb=1500 -timeout=20 -max_len=20000 -artifact_prefix=.venv/fuzz/$$reader/ || exit 1; \
 	done
+
+# 시스템에 srun이 있으면 Lightning이 노트북마다 쓰라고 알리므로, SLURM은 설치하지 않고 풀어만 둔다.
+jobs: .venv/ready ## jobs/의 작업 파일을 이 자리에서 만든 SLURM에서 돌리고, SkyPilot의 검사에 보인다
+	test -x .venv/sky/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python .venv/sky
+	$(BIN)/uv pip install --quiet --python .venv/sky/bin/python skypilot==$(SKYPILOT)
+	@test -d .venv/slurm || { \
+	  mkdir -p .venv/debs && (cd .venv/debs && apt-get download -qq $(SLURM)) && \
+	  for file in .venv/debs/*.deb; do dpkg -x $$file .venv/slurm || exit 1; done; } || \
+	  echo 'SLURM을 받지 못해 그 시험은 건너뜁니다. Debian이나 Ubuntu에서 apt-get update를 하고 다시 부르세요.' >&2
+	$(BIN)/python -m pytest tests/test_jobs.py
 
 .venv/ready: requirements.lock settings.ini setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 이상이 필요합니다. 지금은 {sys.version.split()[0]}입니다. make PYTHON=python3.11 처럼 부르세요.")'

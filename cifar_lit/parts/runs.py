@@ -31,6 +31,14 @@ def new_run_folder(
     return next(folder for folder in choices if not folder.exists())
 
 # %% ../../nbs/parts/runs.ipynb #d6922067
+def _is_used(folder):  # 설정을 적기 전에 죽은 실행에는 잃을 것이 없다.
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir() if path.suffix != '.tmp'}
+    begun = names & {'config.yaml', 'checkpoints'}
+    return bool(begun or (names - {'.lock'} and 'run.json' not in names))
+
+
 def make_run_folder(
     wanted,  # 쓰라고 한 폴더. 없으면 새로 짓는다
     root: str,  # 실행 폴더들을 두는 곳
@@ -41,7 +49,7 @@ def make_run_folder(
     folder = Path(wanted) if wanted else new_run_folder(root, source)
     if rank_zero_only.rank:
         return Path(os.environ.get('CIFAR_LIT_RUN_DIR', folder))
-    if not again and folder.is_dir() and any(folder.iterdir()):
+    if not again and _is_used(folder):
         raise InputError(
             f'run_dir={str(folder)!r}에 이미 다른 실행이 있습니다. '
             f'비어 있는 폴더를 주거나, cifar-lit resume {folder}로 이어서 하세요.'
