@@ -1,8 +1,8 @@
 """노트북마다 빈 폴더, 새 커널, 다른 버전에서: Colab과 가장 낮은 버전.
 
-네트워크와 몇 분이 들어, 부를 때만 돈다.
+TPU의 소프트웨어로는 명령을 돌린다. 네트워크와 몇 분이 들어, 부를 때만 돈다.
 
-CIFAR_LIT_ENVIRONMENTS=colab,lowest python -m pytest tests/test_environments.py
+CIFAR_LIT_ENVIRONMENTS=colab,lowest,tpu python -m pytest tests/test_environments.py
 """
 
 import json
@@ -13,9 +13,15 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+from conftest import ENV
 from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
+from test_several import equal_runs, rows_of, same
+
+from cifar_lit.model import LitModel
+from cifar_lit.parts.checkpoints import read_checkpoint
 
 ROOT = Path(__file__).parent.parent
 CHAPTERS = sorted((ROOT / 'nbs').glob('*.ipynb'))
@@ -34,6 +40,7 @@ COLAB = [
     'tqdm',
     'pandas',
 ]
+TPU = ['torch==2.9.*', 'torchvision==0.24.*', 'torch_xla==2.9.*']
 KEPT = ('torch', 'torchvision', 'numpy', 'wandb')
 
 
@@ -69,7 +76,9 @@ def make_colab(folder, python, wheel):
 
 def make_lowest(folder, python, wheel):
     options = '-q --no-emit-index-url --resolution lowest-direct'.split()
-    extras = '--extra app --extra export --extra search --extra stream'.split()
+    extras = (
+        '--extra app --extra export --extra ray --extra search --extra stream'.split()
+    )
     compile_command = ['pip', 'compile', *options, '-p', python, *extras, 'setup.py']
     path = folder / 'lowest.txt'
     path.write_text(uv(*compile_command, cwd=ROOT))
@@ -94,15 +103,20 @@ def write_kernel(folder, python, variables):
     (folder / 'kernel.json').write_text(json.dumps(spec))
 
 
+def make_python(name, tmp_path_factory):
+    "부른 환경이면 새 폴더와 거기의 빈 파이썬"
+    if name not in ASKED:
+        needs = '몇 분이 들고 네트워크를 씁니다'
+        pytest.skip(f'CIFAR_LIT_ENVIRONMENTS={name}을 주어야 돕니다({needs}).')
+    folder = tmp_path_factory.mktemp(name)
+    uv('venv', '-q', '--seed', '-p', sys.executable, folder / 'venv')
+    return folder, folder / 'venv/bin/python'
+
+
 @pytest.fixture(scope='session', params=MAKERS)
 def place(request, tmp_path_factory, wheel):
     "파이썬과 커널이 있는 곳"
-    if request.param not in ASKED:
-        needs = '몇 분이 들고 네트워크를 씁니다'
-        pytest.skip(f'CIFAR_LIT_ENVIRONMENTS={request.param}을 주어야 돕니다({needs}).')
-    folder = tmp_path_factory.mktemp(request.param)
-    uv('venv', '-q', '--seed', '-p', sys.executable, folder / 'venv')
-    python = folder / 'venv/bin/python'
+    folder, python = make_python(request.param, tmp_path_factory)
     variables = MAKERS[request.param](folder, python, wheel)
     write_kernel(folder / 'kernels/python3', python, variables)
     return python, folder / 'kernels'
@@ -138,3 +152,69 @@ def test_notebook_runs(path, place, wheel, tmp_path):
     client.execute()
     after = freeze(python)
     assert {name: after[name] for name in KEPT} == {name: before[name] for name in KEPT}
+
+
+@pytest.fixture(scope='session')
+def call(tmp_path_factory, wheel):
+    "TPU의 소프트웨어가 있는 곳에서 `cifar-lit`을 부르는 함수"
+    _, python = make_python('tpu', tmp_path_factory)
+    uv('pip', 'install', '-q', '-p', python, *TPU, wheel)
+    pretending = [python, Path(__file__).with_name('xla_on_cpu.py')]
+    variables = {'PJRT_DEVICE': 'CPU', 'OMP_NUM_THREADS': '1'}
+
+    def call(words, place, accelerator=None, pretend=True):
+        command = pretending if pretend else [python.with_name('cifar-lit')]
+        asked = ['--trainer.accelerator', accelerator] if accelerator else []
+        return subprocess.run(
+            [*command, *words.split(), *asked],
+            cwd=place,
+            env={**ENV, **variables, 'WANDB_MODE': 'disabled'},
+            capture_output=True,
+            text=True,
+        )
+
+    return call
+
+
+TWENTY = (
+    'fit --data.source toy --data.val_size 100 --data.flip random '
+    '--model.channels_last false --model.fused false --trainer.precision 32-true '
+    '--trainer.limit_train_batches 20 --trainer.log_every_n_steps 1'
+)
+
+
+def finished(done):
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_tpu_trains_as_the_cpu_and_resumes(call, tmp_path):
+    once, twice = (f'{TWENTY} --trainer.max_epochs {epochs}' for epochs in (1, 2))
+    finished(call(f'{once} --run_dir cpu', tmp_path, 'cpu', pretend=False))
+    assert 'xla 1개' in finished(call(f'{once} --run_dir part', tmp_path, 'tpu'))
+    pair = [rows_of(tmp_path / run, 'train_loss_step') for run in ('part', 'cpu')]
+    assert len(pair[0]) == len(pair[1]) == 20
+    assert abs(np.subtract(*pair)).max() < 1e-4
+
+    finished(call(f'{twice} --run_dir whole', tmp_path, 'tpu'))
+    finished(call('resume part --trainer.max_epochs 2', tmp_path))
+    equal_runs(tmp_path / 'part', tmp_path / 'whole')
+
+
+def test_what_a_tpu_wrote_is_read_without_one(call, tmp_path):
+    finished(call(f'{TWENTY} --trainer.max_epochs 1 --run_dir run', tmp_path, 'tpu'))
+    best = tmp_path / 'run/checkpoints/best.ckpt'
+    saved = read_checkpoint(best)['state_dict']  # 여기에는 torch_xla가 없다.
+    assert all(weight.device.type == 'cpu' for weight in saved.values())
+    assert same(LitModel.load_from_checkpoint(best).state_dict(), saved)
+    words = f'test --data.source toy --ckpt_path {best}'
+    tables = [finished(call(words, tmp_path, name)) for name in ('tpu', 'cpu')]
+    scores = [re.search(r'test_loss\D+([\d.]+)', table)[1] for table in tables]
+    assert abs(float(scores[0]) - float(scores[1])) < 1e-4
+
+
+def test_no_tpu_is_told_in_one_line(call, tmp_path):
+    done = call(TWENTY, tmp_path, 'tpu', pretend=False)
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    [line] = [row for row in done.stderr.splitlines() if 'XLAAccelerator' in row]
+    assert line.startswith('cifar-lit: `XLAAccelerator` can not run on your system')

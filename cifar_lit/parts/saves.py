@@ -70,6 +70,12 @@ def newest_checkpoint(
     "`checkpoints/*.ckpt` 가운데 온전하고 스텝이 가장 많은 것. 같으면 `last.ckpt`"
     found, damaged = [(-1, False, None, None)], []
     for path in sorted(Path(folder, 'checkpoints').glob('*.ckpt')):
+        if path.is_dir():  # 건너뛰면 처음부터 하면서 덮어쓴다.
+            raise InputError(
+                f'{path}: 프로세스마다 나누어 쓴 것이라 이어서 할 수 없습니다. '
+                '--trainer.strategy.save_distributed_checkpoint false를 주고 새로 '
+                '학습하면 파일 하나로 씁니다.'
+            )
         try:
             saved = read_checkpoint(path)
         except InputError as error:
