@@ -40,14 +40,16 @@ class ImagePredictionLogger(pl.Callback):
 
     def on_validation_epoch_end(self, trainer, pl_module):
         training = trainer.state.fn == 'fit' and not trainer.sanity_checking
-        if not training or not trainer.is_global_zero or not trainer.loggers:
+        if not training or not trainer.loggers:
             return
         if self.val_samples is None:
             batches = trainer.val_dataloaders
             self.val_samples = first_samples(batches, self.num_samples)
         images, labels = (part[: self.num_samples] for part in self.val_samples[:2])
         labels = labels.cpu()
-        predictions = predict_classes(trainer, pl_module, images)
+        predictions = predict_classes(trainer, pl_module, images)  # 모두 함께
+        if not trainer.is_global_zero:
+            return
         names = self.class_names or getattr(trainer.datamodule, 'classes', None)
         captions = write_captions(predictions, labels, names)
         pictures = self.denormalize(images.cpu())

@@ -79,4 +79,5 @@ class LitModel(pl.LightningModule):
         save_net(checkpoint, self.net)
 
     def on_load_checkpoint(self, checkpoint):
-        check_state_dict(self.state_dict(), checkpoint['state_dict'])
+        if 'state_dict' in checkpoint:  # FSDP2는 먼저 읽고 뺀다.
+            check_state_dict(self.state_dict(), checkpoint['state_dict'])

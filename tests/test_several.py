@@ -1,4 +1,7 @@
-"""프로세스 여럿: 검증은 한 장씩, 폴더는 하나, 하나가 죽으면 모두 멈추고 이어 간다."""
+"""프로세스 여럿: 검증은 한 장씩, 폴더는 하나, 하나가 죽으면 모두 멈추고 이어 간다.
+
+가중치를 나누어 들어도 손실과 파일은 하나일 때와 같다.
+"""
 
 import os
 import signal
@@ -12,6 +15,7 @@ import pytest
 import torch
 from conftest import ENV
 
+from cifar_lit.model import LitModel
 from cifar_lit.parts.checkpoints import read_checkpoint
 
 BIN = Path(sys.executable).parent
@@ -141,6 +145,75 @@ def test_the_loss_curve_is_that_of_one_process(alone, world_size, tmp_path):
     assert abs(losses - alone).max() < 1e-5
     assert len(list(tmp_path.glob('run/wandb/offline-run-*'))) == 1
     assert len(list(tmp_path.glob('run/examples-step=*.png'))) == 1
+
+
+SHARDED = """
+import lightning.pytorch as pl
+from lightning.pytorch.strategies import ModelParallelStrategy
+from cifar_lit.data import CIFAR10DataModule
+from cifar_lit.parts.metrics import MetricsLogger
+from cifar_lit.parts.resume import BestCheckpoint, LastCheckpoint, Resumable
+from cifar_lit.parts.saves import safe_plugins
+from cifar_lit.scale import ShardedModel
+
+if __name__ == '__main__':
+    pl.seed_everything(42)
+    dm = CIFAR10DataModule(16, source='toy', val_size=100, flip='random')
+    model = ShardedModel(dm.input_shape, dm.num_classes, fused=True)
+    best = {'dirpath': 'run/checkpoints', 'monitor': 'val_loss', 'filename': 'best'}
+    trainer = pl.Trainer(
+        accelerator='cpu', devices=2, max_epochs=1, limit_train_batches=20,
+        strategy=ModelParallelStrategy(2, 1, save_distributed_checkpoint=False),
+        logger=MetricsLogger('run'), log_every_n_steps=1, plugins=safe_plugins(),
+        callbacks=[Resumable(), LastCheckpoint(), BestCheckpoint(**best)],
+        enable_progress_bar=False, enable_model_summary=False,
+    )
+    trainer.fit(model, dm)
+    adam = [v for s in trainer.optimizers[0].state.values() for v in s.values()]
+    kept = list(model.parameters()), [v for v in adam if v.dim()]
+    sizes = [sum(each.to_local().nbytes for each in some) for some in kept]
+    print(f'rank {trainer.global_rank}: {sizes}', flush=True)
+"""
+
+
+def nbytes(tensors):
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def test_shards_train_as_one_process_and_write_one_file(tmp_path):
+    # fully_shard는 channels_last를 받지 않는다.
+    alone = train_as(tmp_path, 1, 'alone', '--model.channels_last', 'false')
+    (tmp_path / 'sharded.py').write_text(SHARDED)
+    done = start([sys.executable, 'sharded.py'], tmp_path, 'log')
+    assert done.wait(240) == 0, (tmp_path / 'log').read_text()[-3000:]
+    losses = np.array(rows_of(tmp_path / 'run', 'train_loss_step'))
+    assert len(losses) == len(alone) == 20
+    assert abs(losses - alone).max() < 1e-5
+
+    folder = tmp_path / 'run/checkpoints'
+    saved = read_checkpoint(folder / 'last.ckpt')
+    model = LitModel.load_from_checkpoint(folder / 'best.ckpt', map_location='cpu')
+    assert same(model.state_dict(), saved['state_dict'])
+    states = saved['optimizer_states'][0]['state'].values()
+    adam = [value for state in states for value in state.values() if value.dim()]
+    half = [nbytes(model.parameters()) // 2, nbytes(adam) // 2]
+    told = (tmp_path / 'log').read_text()
+    assert all(f'rank {rank}: {half}' in told for rank in (0, 1))
+
+
+def test_the_command_trains_and_resumes_shards(tmp_path):
+    shards = (
+        '--model_class cifar_lit.scale.ShardedModel '
+        '--trainer.strategy ModelParallelStrategy '
+        '--trainer.strategy.data_parallel_size 2 '
+        '--trainer.strategy.tensor_parallel_size 1'
+    ).split()
+    train_as(tmp_path, 2, 'part', *shards)
+    train_as(tmp_path, 2, 'whole', *shards, '--trainer.max_epochs', '2')
+    words = [BIN / 'cifar-lit', 'resume', 'part', '--trainer.max_epochs', '2']
+    again = start(words, tmp_path, 'again.log')
+    assert again.wait(240) == 0, (tmp_path / 'again.log').read_text()[-3000:]
+    equal_runs(tmp_path / 'part', tmp_path / 'whole')
 
 
 DISAGREE = """

@@ -28,6 +28,7 @@ STORY = {
     '05_share': [],
     '06_speed': ['MuonWithAdam', 'FastModel'],
     '07_cli': [],
+    '08_scale': [],
 }
 PART_CLASSES = {'nets': ['FastNet']}  # 신경망은 한눈에 보여야 한다.
 STORY_PATHS = [NBS / f'{name}.ipynb' for name in STORY]

@@ -179,6 +179,15 @@ def _fit_to_tpu(config):
     if config.model.get('fused'):
         config.model.fused = False  # fused Adam은 CPU와 GPU에만 있다.
 
+
+def _fit_to_shards(config):  # 가중치를 나누어 들 때(FSDP2)
+    strategy = config.trainer.strategy
+    if not str(getattr(strategy, 'class_path', '')).endswith('ModelParallelStrategy'):
+        return
+    strategy.init_args.save_distributed_checkpoint = False  # 모아서 파일 하나로
+    if config.model.get('channels_last'):
+        config.model.channels_last = False  # fully_shard가 받지 않는다.
+
 # %% ../../nbs/parts/cli.ipynb #3975eee8
 class _Fitted(_Checked):
     def before_instantiate_classes(self):
@@ -188,6 +197,7 @@ class _Fitted(_Checked):
             config.trainer.devices, config.trainer.num_nodes = devices, nodes
         if is_tpu(config.trainer.accelerator):
             _fit_to_tpu(config)
+        _fit_to_shards(config)
         precision = str(config.trainer.precision)
         slow = best_precision(config.trainer.accelerator) == '32-true'
         if precision.startswith('bf16') and slow:
@@ -365,6 +375,8 @@ def train(
     callbacks=(),  # 더할 콜백
 ):  # `TutorialCLI`. `trainer`와 `model`이 있다
     "명령 하나를 이 프로세스 안에서. 오류는 그대로 낸다."
+    from threading import current_thread, main_thread
+
     tune_cpu()
     _be_quiet()
     if ranks.is_first():
@@ -372,7 +384,8 @@ def train(
     else:
         rank_zero_only.rank = rank_zero_only.rank or 1  # 번호는 Lightning이 곧 안다.
     with ExitStack() as held:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        first = current_thread() is main_thread()  # 신호는 여기서만 받을 수 있다.
+        for number in (signal.SIGTERM, signal.SIGINT) if first else ():
             before = signal.signal(number, restart.stop_now)
             held.callback(signal.signal, number, before)
         return _run(args, held, [*callbacks])
