@@ -28,6 +28,11 @@ QUESTIONS = (
     'long',
     'imports',
     'growth',
+    'batch',
+    'precision',
+    'search',
+    'paper',
+    'stream',
 )
 HERE = Path(__file__).parent
 MARKS = {True: '예', False: '**아니요**', None: ''}

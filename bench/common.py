@@ -74,6 +74,15 @@ def training_only(**settings):
     )
 
 
+def fit(model, dm, epochs, precision=None):
+    "저장도 기록도 하지 않고 학습하며 에포크마다 검증한 `Trainer`"
+    off = dict.fromkeys(('logger', 'enable_checkpointing'), False)
+    precision = precision or best_precision()
+    trainer = quiet_trainer(precision=precision, max_epochs=epochs, **off)
+    trainer.fit(model, datamodule=dm)
+    return trainer
+
+
 def seconds(work):
     "`work()`에 걸린 벽시계 시간, 초"
     start = time.perf_counter()
