@@ -28,7 +28,7 @@ setup(
     install_requires=cfg['requirements'].split(),
     extras_require={
         name: cfg[f'{name}_requirements'].split()
-        for name in ('app', 'export', 'report', 'stream', 'search', 'dev')
+        for name in ('app', 'export', 'report', 'stream', 'search', 'ray', 'dev')
     },
     entry_points={
         'console_scripts': cfg['console_scripts'].split(),

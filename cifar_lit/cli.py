@@ -55,12 +55,17 @@ def _shard(folder, out, **settings):
     print(f'학습: cifar-lit fit --data.source litdata:{out}')
 
 # %% ../nbs/07_cli.ipynb #61a9e126
-def _search(sweep, **settings):
+def _search(sweep, ray, storage, journal, trials):
+    if journal if ray else storage:
+        raise InputError('--storage는 --ray와 함께, --journal은 --ray 없이 주세요.')
     with without_gc():
         from cifar_lit.parts.restart import explain
         from cifar_lit.parts.search import search, trials_table
+        from cifar_lit.parts.tune import tune
+    places = {'address': ray, 'storage': storage, 'journal': journal}
+    places = {name: place for name, place in places.items() if place}
     try:
-        study = search(sweep, **settings)
+        study = (tune if ray else search)(sweep, trials=trials, **places)
     except BaseException as error:
         if told := explain(error):
             sys.exit(told)

@@ -117,8 +117,16 @@ def _add_search(parser):
     parser.add_argument('sweep', help='무엇을 어디까지 바꿀지 적은 sweep.yaml')
     parser.add_argument(
         '--journal',
-        default='search.jsonl',
         help='저널 파일. 같은 것을 주면 함께 찾거나 이어서 찾는다 (기본: search.jsonl)',
+    )
+    parser.add_argument(
+        '--ray',
+        metavar='ADDRESS',
+        help='이 Ray 클러스터의 노드들에서 찾는다. auto도 된다',
+    )
+    parser.add_argument(
+        '--storage',
+        help='--ray의 저널: 모든 노드가 보는 폴더 (기본: search-ray)',
     )
     parser.add_argument(
         '--trials', type=int, default=20, help='모두 합한 시도의 수 (기본: 20)'
