@@ -61,7 +61,8 @@ jobs: .venv/ready ## jobs/의 작업 파일을 이 자리에서 만든 SLURM에�
 	$(BIN)/uv pip install --quiet --python .venv/sky/bin/python skypilot==$(SKYPILOT)
 	@test -d .venv/slurm || { \
 	  mkdir -p .venv/debs && (cd .venv/debs && apt-get download -qq $(SLURM)) && \
-	  for file in .venv/debs/*.deb; do dpkg -x $$file .venv/slurm || exit 1; done; } || \
+	  for file in .venv/debs/*.deb; do dpkg -x $$file .venv/slurm.part || exit; done && \
+	  mv .venv/slurm.part .venv/slurm; } || \
 	  echo 'SLURM을 받지 못해 그 시험은 건너뜁니다. Debian이나 Ubuntu에서 apt-get update를 하고 다시 부르세요.' >&2
 	$(BIN)/python -m pytest tests/test_jobs.py
 

@@ -107,11 +107,15 @@ def read_arguments():
 
 
 def measure(name, arguments):
+    question = import_module(name)
+    used = getattr(question, 'MEASURED', {})  # 물음이 스스로 정한 것
+    source = used.get('source', arguments.label or Path(arguments.source).name)
+    here = machine()
     return dict(
         date=str(date.today()),
-        source=arguments.label or Path(arguments.source).name,
-        machine=machine(),
-        samples=import_module(name).measure(arguments.source, arguments.quick),
+        source=source,
+        machine=here | {'threads': used.get('threads', here['threads'])},
+        samples=question.measure(arguments.source, arguments.quick),
     )
 
 

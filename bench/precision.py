@@ -1,6 +1,7 @@
 """(아) 16비트: 같은 학습을 `32-true`와 `bf16-mixed`로, 시드 다섯, 두 에포크.
 
-`bf16-true`는 가중치와 Adam의 상태까지 16비트로 둔 것이다.
+`bf16-true`는 가중치와 Adam의 상태까지 16비트로 둔 것이다. 시간은 `Trainer.fit` 전체로,
+에포크마다의 검증이 들어 있다.
 """
 
 import lightning.pytorch as pl
@@ -41,7 +42,8 @@ def rows(samples):
         pairs = zip(accuracies[name], accuracies[base], strict=True)
         differences = [ours - theirs for ours, theirs in pairs]
         made.append(row(f'{name} - {base}, 같은 시드', f'{spread(differences)} %p'))
-        made.append(faster_row(samples, name, base))
+        label = f'{name} / {base}, 학습과 검증의 빠르기'
+        made.append(faster_row(samples, name, base, label=label))
     return made
 
 

@@ -1,10 +1,11 @@
 """(자) 검색: `cifar-lit search`로 16번, 고른 것과 기본을 시드 다섯으로.
 
 `LitModel`로 두 에포크를 학습한다. 고르기는 시드 42의 `val_loss`로 하고, 비교는 테스트
-정확도로 한다. 첫 에포크의 `val_loss`가 그때까지의 중앙값보다 나쁜 시도는 그만둔다.
-멈췄다가 다시 부르면 bench/out/search의 저널에서 이어서 찾는다.
+정확도로 한다. 에포크의 끝마다(마지막에도) `val_loss`가 그때까지의 중앙값보다 나쁜
+시도는 그만둔 것으로 친다. 멈췄다가 다시 부르면 bench/out/search에서 이어서 찾는다.
 """
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,15 +17,18 @@ from cifar_lit.model import LitModel
 from cifar_lit.parts.search import open_study, read_sweep
 
 TITLE = '검색'
+STATES = ('COMPLETE', 'PRUNED')
 SWEEP = Path(__file__).with_name('sweep.yaml')
 TRIALS, SEEDS, EPOCHS = 16, 5, 2
 DEFAULT = {'model.learning_rate': 2e-4, 'data.batch_size': 32}
 
 
-def searched(source, folder, trials):
+def searched(source, folder, trials, epochs):
     "`cifar-lit search`가 한 시도"
     sweep = yaml.safe_load(SWEEP.read_text(encoding='utf-8'))
-    sweep['parameters']['data.source'] = {'value': str(Path(source).resolve())}
+    source = str(Path(source).resolve()) if Path(source).exists() else source
+    sweep['parameters']['data.source'] = {'value': source}
+    sweep['parameters']['trainer.max_epochs'] = {'value': epochs}
     path = folder / SWEEP.name
     path.write_text(yaml.safe_dump(sweep))
     command = ['cifar-lit', 'search', path.name, '--trials', str(trials)]
@@ -43,6 +47,7 @@ def searched(source, folder, trials):
             **trial.params,
         )
         for trial in study.trials
+        if trial.state.name in STATES
     ]
 
 
@@ -67,18 +72,18 @@ def measure(source, quick):
     trials, seeds, epochs = (2, 1, 1) if quick else (TRIALS, SEEDS, EPOCHS)
     folder = Path(__file__).with_name('out') / ('search-quick' if quick else 'search')
     folder.mkdir(parents=True, exist_ok=True)
-    samples = searched(source, folder, trials)
+    samples = searched(source, folder, trials, epochs)
     chosen = {key: each for key, each in best(samples).items() if '.' in key}
     source = load(source).source
     for seed in range(seeds):
         for name, options in (('default', DEFAULT), ('best', chosen)):
             samples.append(tested(source, name, options, seed, epochs))
+    shutil.rmtree(folder)
     return samples
 
 
 def rows(samples):
-    trials = pick(samples, name='trial')
-    finished = pick(trials, state='COMPLETE')
+    finished, pruned = (pick(samples, name='trial', state=state) for state in STATES)
     chosen = best(samples)
     options = ', '.join(f'{k} {v:.3g}' for k, v in chosen.items() if '.' in k)
     ours, theirs = (
@@ -87,8 +92,8 @@ def rows(samples):
     )
     gains = [one - other for one, other in zip(ours, theirs, strict=True)]
     return [
-        row('시도', f'{len(trials)}번, 그 가운데 끝까지 {len(finished)}번'),
-        row('고른 것', f'{options} (val_loss {chosen["value"]:.3f})'),
+        row('시도', f'마친 것 {len(finished)}번, 그만둔 것 {len(pruned)}번'),
+        row('고른 값', f'{options} (val_loss {chosen["value"]:.3f})'),
         row('기본', f'테스트 {spread(theirs)} %'),
         row('고른 것', f'테스트 {spread(ours)} %'),
         row('고른 것 - 기본, 같은 시드', f'{spread(gains)} %p'),
@@ -96,10 +101,10 @@ def rows(samples):
 
 
 def draw(samples, ax):
-    for state, style in (('COMPLETE', 'o'), ('PRUNED', 'x')):
+    for state, style in zip(STATES, 'ox'):
         found = pick(samples, name='trial', state=state)
         rates = [sample['model.learning_rate'] for sample in found]
         ax.plot(rates, [s['value'] for s in found], style, label=state.lower())
     ax.axvline(DEFAULT['model.learning_rate'], color='gray', lw=1, label='default')
-    ax.set(xscale='log', xlabel='learning rate', ylabel='best val_loss')
+    ax.set(xscale='log', xlabel='learning rate', ylabel='val_loss (pruned: the last)')
     ax.legend(frameon=False, fontsize=8)

@@ -19,11 +19,11 @@
 set -uo pipefail
 
 # 모든 호스트가 함께 보는 폴더. 다시 줄을 서도 번호는 같습니다.
-# 다른 작업이 하던 것은 RUN=runs/slurm-17 sbatch …로 이어서 합니다.
+# 다른 작업이 하던 것은 RUN=runs/slurm-17 sbatch …로 이어서 합니다(학습 옵션은 그때의 것).
 run=${RUN:-runs/slurm-$SLURM_JOB_ID}
 tries=4 # 한 자리에서 띄우는 횟수
 # sbatch의 --cpus-per-task는 srun에 저절로 가지 않습니다(22.05부터).
-export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
+[ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 
 # TERM을 받은 프로세스는 하던 스텝을 마치고 저장한 다음 끝납니다.
 time_is_up=
@@ -38,13 +38,19 @@ train() {
     srun --kill-on-bad-exit=1 cifar-lit "$@" \
         --trainer.devices "$SLURM_NTASKS_PER_NODE" \
         --trainer.num_nodes "$SLURM_NNODES" &
-    wait $! || wait $! # 신호가 오면 wait가 먼저 끝난다.
+    wait $!
+    code=$?
+    while kill -0 $! 2>/dev/null; do # 신호가 와서 wait가 먼저 끝났다.
+        wait $!
+        code=$?
+    done
+    return $code
 }
 
 for ((try = 1; try <= tries; try++)); do
+    [ -z "$time_is_up" ] || break
     echo "$(date +'%F %T') $run, ${SLURM_RESTART_COUNT:-0}-$try: $SLURM_JOB_NODELIST"
     train "$@" && exit
-    code=$?
-    [ -z "$time_is_up" ] || exec scontrol requeue "$SLURM_JOB_ID"
 done
+[ -z "$time_is_up" ] || exec scontrol requeue "$SLURM_JOB_ID"
 exit $code

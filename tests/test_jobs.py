@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from contextlib import suppress
 from pathlib import Path
 
@@ -253,9 +254,9 @@ def test_the_shell_of_the_task_is_whole(sky, name):
 
 
 @pytest.fixture
-def task(sky, tmp_path):
+def task(sky):
     "SkyPilot이 지어 주는 것과 같은 이름. 끝나면 그 프로세스를 모두 죽인다."
-    name = f'sky-managed-{tmp_path.name}_cifar-lit_1-0'
+    name = f'sky-managed-{uuid.uuid4().hex[:8]}_cifar-lit_1-0'
     yield name
     kill(processes('', SKYPILOT_TASK_ID=name))
 
