@@ -70,9 +70,11 @@ def _search(sweep, ray, storage, journal, trials):
         if told := explain(error):
             sys.exit(told)
         raise
-    print(trials_table(study).head(10).to_string(index=False))
-    run = study.best_trial.user_attrs['run_dir']
-    print(f'가장 좋은 시도: {run}')
+    table = trials_table(study)
+    print(table.head(10).to_string(index=False))
+    if 'COMPLETE' not in [*table['state']]:
+        raise InputError('끝까지 한 시도가 없습니다. sweep.yaml의 범위를 바꾸세요.')
+    print(f'가장 좋은 시도: {study.best_trial.user_attrs["run_dir"]}')
 
 # %% ../nbs/07_cli.ipynb #bdf7e8e3
 _COMMANDS = {'report': _report, 'classify': _classify, 'export': _export}

@@ -1,5 +1,6 @@
 """Ray 클러스터에서 검색: 두 노드, 명령의 죽음, 노드의 죽음, 잘못된 입력."""
 
+import math
 import os
 import re
 import secrets
@@ -11,15 +12,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 from conftest import ENV
+from ray.tune import Result
 
 from cifar_lit.cli import main
 from cifar_lit.parts.files import InputError
-from cifar_lit.parts.tune import tune
+from cifar_lit.parts.search import read_sweep
+from cifar_lit.parts.tune import _as_study, _open_storage, _watch, tune
 
 BIN = Path(sys.executable).parent
 HOSTS = {'a': '127.0.0.2', 'b': '127.0.0.3'}
@@ -189,7 +193,7 @@ def test_a_value_of_the_wrong_type_is_named(place, cluster):
     told = (place / 'log').read_text().split('cifar-lit: ')[-1]
     assert 'Traceback' not in (place / 'log').read_text()
     assert 'data.batch_size' in told and 'Got value: many' in told
-    assert 'sweep.yaml의 값을 고치세요' in told
+    assert 'sweep.yaml의 값을 고치세요' in told and '--storage에 새 폴더' in told
 
 
 def test_a_trial_of_a_dead_node_is_finished_on_the_other(place, cluster):
@@ -206,34 +210,90 @@ def test_a_trial_of_a_dead_node_is_finished_on_the_other(place, cluster):
 def test_nothing_at_the_address(place):
     address = f'{HOSTS["a"]}:{free_port(HOSTS["a"])}'
     with pytest.raises(InputError, match=f'{address}: Ray 클러스터에 닿지 못했습니다'):
-        tune('sweep.yaml', address)
+        tune('sweep.yaml', address, 'shared')
+    assert not (place / 'shared').exists()
+
+
+def open_storage(storage, trials=2):
+    _open_storage(read_sweep('sweep.yaml'), trials, storage).release()
 
 
 @pytest.mark.parametrize(
     ('change', 'trials', 'named'),
     [
-        ({'name': 'other'}, 2, '다른 검색'),
+        ({'method': 'bayes'}, 2, '다른 검색'),
         ({'metric': {'name': 'val_acc', 'goal': 'maximize'}}, 2, '다른 검색'),
         ({}, 3, '--trials를 되돌리세요'),
-        ({}, 0, 'trials=0'),
-        ({'method': 'guess'}, 2, 'method=guess'),
     ],
 )
-def test_the_storage_of_another_search(place, change, trials, named):
-    address = f'{HOSTS["a"]}:{free_port(HOSTS["a"])}'
-    with pytest.raises(InputError, match='닿지 못했습니다'):
-        tune('sweep.yaml', address, 'shared', trials=2)
+@pytest.mark.parametrize('begun', ['tune', 'trial-1'])
+def test_the_storage_of_another_search(place, change, trials, named, begun):
+    write(place, {**SWEEP, 'metric': {'name': 'loss', 'goal': 'minimize'}})
+    open_storage('shared')
+    write(place, SWEEP)
+    open_storage('shared')  # 시도가 시작되지 않았으면 고쳐도 된다.
+    (place / 'shared' / begun).mkdir()
+    open_storage('shared')
     write(place, {**SWEEP, **change})
     with pytest.raises(InputError, match=named):
-        tune('sweep.yaml', address, 'shared', trials=trials)
+        open_storage('shared', trials)
+
+
+@pytest.mark.parametrize(
+    ('change', 'trials', 'named'),
+    [({}, 0, 'trials=0'), ({'method': 'guess'}, 2, 'method=guess')],
+)
+def test_bad_sweeps(place, change, trials, named):
+    write(place, {**SWEEP, **change})
+    with pytest.raises(InputError, match=named):
+        tune('sweep.yaml', trials=trials)
 
 
 def test_another_folder_is_not_touched(place):
     (place / 'diary').mkdir()
     (place / 'diary/today.txt').write_text('내 일기')
-    with pytest.raises(InputError, match='다른 검색이나 다른 파일이 있습니다'):
-        tune('sweep.yaml', storage='diary')
+    for storage, named in [('diary', '다른 파일이'), ('sweep.yaml', 'File exists')]:
+        with pytest.raises(InputError, match=named):
+            open_storage(storage)
     assert [path.name for path in (place / 'diary').iterdir()] == ['today.txt']
+
+
+def result(trial, error=None, **metrics):
+    config = {'data.batch_size': 4, 'model.learning_rate': 1e-4}
+    metrics |= {'config': config} if metrics else {}
+    metrics['trial_id'] = trial
+    return Result(checkpoint=None, metrics=metrics, error=error, path=None)
+
+
+def test_failed_trials_do_not_hide_the_others(place, capsys):
+    results = [
+        result('a', val_loss=0.5, whole=True),
+        result('b', val_loss=0.1),
+        result('c', val_loss=math.nan, whole=True),
+        result('d', MemoryError(), val_loss=0.1),
+        result('e', MemoryError()),
+    ]
+    study = _as_study(read_sweep('sweep.yaml'), results, 'shared')
+    states = [trial.state.name for trial in study.trials]
+    assert states == ['COMPLETE', 'PRUNED', 'FAIL', 'FAIL', 'FAIL']
+    assert study.best_trial.user_attrs == {'run_dir': 'shared/trial-a'}
+    assert '시도 5번 가운데 3번은 값이 없습니다' in capsys.readouterr().out
+
+
+def test_no_trial_has_a_value(place, monkeypatch, capsys):
+    study = _as_study(read_sweep('sweep.yaml'), [result('e', MemoryError())], 's')
+    monkeypatch.setattr('cifar_lit.parts.tune.tune', lambda *args, **given: study)
+    with pytest.raises(SystemExit, match='끝까지 한 시도가 없습니다'):
+        main(['search', 'sweep.yaml', '--ray=auto'])
+    assert 'FAIL' in capsys.readouterr().out
+
+
+def test_an_error_without_a_pickle_is_told(tmp_path, capsys):
+    trial = SimpleNamespace(trial_id='a', pickled_error_file=None)
+    trial.error_file = tmp_path / 'error.txt'
+    trial.error_file.write_text('Failure # 1 (오늘)\n앞\nFailure # 2 (오늘)\n뒤\n끝\n')
+    _watch().on_trial_recover(trial)
+    assert '시도 a이(가) 실패했습니다(뒤).' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def _add_search(parser):
     )
     parser.add_argument(
         '--storage',
-        help='--ray의 저널: 모든 노드가 보는 폴더 (기본: search-ray)',
+        help='--ray일 때 시도의 폴더를 둘, 모든 노드가 보는 폴더 (기본: search-ray)',
     )
     parser.add_argument(
         '--trials', type=int, default=20, help='모두 합한 시도의 수 (기본: 20)'

@@ -7,6 +7,7 @@ __all__ = ['Sweep', 'read_sweep', 'open_study', 'search', 'trials_table']
 
 # %% ../../nbs/parts/search.ipynb #2b2e19b1
 import json
+import math
 import os
 import shlex
 import socket
@@ -193,19 +194,14 @@ def _suggest(trial, parameters):
     return {name: trial._suggest(name, each) for name, each in parameters.items()}
 
 # %% ../../nbs/parts/search.ipynb #fd0adda9
-def _words(sweep, trial, folder):  # 학습 명령
-    chosen = _suggest(trial, sweep.parameters)
-    before = trial.user_attrs.get('run_dir')
-    if before and Path(before, 'config.yaml').is_file():
-        return ['resume', before]
-    run_dir = str(folder / f'trial-{trial.number:03d}')
-    trial.set_user_attr('run_dir', run_dir)
-    options = [f'--{name}={value}' for name, value in chosen.items()]
-    command = sweep.command
-    if not any(word.startswith('--trainer.devices') for word in command):
+def _words(sweep, chosen, run_dir):  # 학습 명령
+    if Path(run_dir, 'config.yaml').is_file():
+        return ['resume', str(run_dir)]
+    words = [*sweep.command, *(f'--{name}={value}' for name, value in chosen.items())]
+    if not any(word.startswith('--trainer.devices') for word in words):
         # 일찍 그만두기는 프로세스가 하나일 때만 된다.
-        command = [*command, '--trainer.devices=1']
-    return [*command, *options, '--run_dir', run_dir]
+        words.append('--trainer.devices=1')
+    return [*words, '--run_dir', str(run_dir)]
 
 # %% ../../nbs/parts/search.ipynb #15a08753
 class _Best(Callback):  # 검증마다의 값 가운데 가장 좋은 것
@@ -225,6 +221,33 @@ class _Best(Callback):  # 검증마다의 값 가운데 가장 좋은 것
         value = found[name].item()
         self.value = value if self.value is None else self.better(self.value, value)
 
+    def state_dict(self):
+        return {'value': self.value}
+
+    def load_state_dict(self, state):
+        self.value = state['value']
+
+# %% ../../nbs/parts/search.ipynb #5d1c07e4
+def _train(trial, words, best, *others):  # 끝난 `Trainer`
+    from cifar_lit.parts.cli import train
+
+    try:
+        trainer = train(words, [best, *others]).trainer
+    except SystemExit as error:
+        if error.code != 2:  # 2는 옵션을 읽지 못한 것
+            raise
+        why = ' '.join(str(error.__context__).split())
+        raise InputError(
+            f'시도 {trial}({shlex.join(words)})을(를) 시작할 수 없습니다({why}). '
+            'sweep.yaml의 값을 고치세요.'
+        ) from error
+    if best.value is None:
+        raise InputError(
+            f'metric의 name={best.sweep.metric}: 검증을 한 번도 하지 않았습니다. '
+            'sweep.yaml에서 에포크 수와 검증의 옵션을 고치세요.'
+        )
+    return trainer
+
 # %% ../../nbs/parts/search.ipynb #7fcd80ff
 def _try_once(
     trial,  # Optuna의 `Trial`
@@ -233,26 +256,18 @@ def _try_once(
     lock: str,  # 이 프로세스가 잠근 파일의 이름
 ):  # 지표의 값
     "한 번 학습하고 가장 좋았던 값을 낸다. 시작할 수 없는 값이면 `InputError`"
-    from cifar_lit.parts.cli import train
-
     integration = require('optuna_integration', 'search')
     trial.set_user_attr('lock', lock)
-    words = _words(sweep, trial, folder)
+    before = trial.user_attrs.get('run_dir')
+    run_dir = before or str(folder / f'trial-{trial.number:03d}')
+    trial.set_user_attr('run_dir', run_dir)
+    words = _words(sweep, _suggest(trial, sweep.parameters), run_dir)
     print(f'시도 {trial.number}: cifar-lit {shlex.join(words)}', flush=True)
     stop = integration.PyTorchLightningPruningCallback(trial, sweep.metric)
     best = _Best(sweep)
-    try:
-        trainer = train(words, [best, stop]).trainer
-    except SystemExit as error:
-        if error.code != 2:  # 2는 옵션을 읽지 못한 것
-            raise
-        raise InputError(
-            f'시도 {trial.number}을(를) 시작할 수 없습니다(까닭은 위에 있습니다). '
-            f'sweep.yaml의 값을 고치세요: {shlex.join(words)}'
-        ) from error
-    saved = trainer.checkpoint_callback  # 이어서 할 것이 없었으면 앞에서 저장한 값
-    if best.value is None and saved.monitor == sweep.metric:
-        return saved.best_model_score.item()
+    _train(trial.number, words, best, stop)
+    if math.isnan(best.value):  # 실패는 세지 않으므로 끝나지 않을 수 있다.
+        raise require('optuna', 'search').TrialPruned
     return best.value
 
 # %% ../../nbs/parts/search.ipynb #d02739e1

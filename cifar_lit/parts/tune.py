@@ -10,8 +10,6 @@ import logging
 import math
 import os
 import pickle
-import shlex
-import shutil
 import signal
 import socket
 import sys
@@ -26,13 +24,13 @@ from .extras import require, write_output
 from .files import InputError
 from .resume import Stopped
 from .runs import lock_run
-from .search import _Best, read_sweep
+from .search import _STOPPED, _about, _Best, _train, _words, read_sweep
 
 # %% ../../nbs/parts/tune.ipynb #f795b62e
 def _knock(address):
-    host, _, port = address.rpartition(':')
-    if port.isdigit():
-        socket.create_connection((host, int(port)), timeout=5).close()
+    match address.split(':'):
+        case [host, port] if port.isdigit():  # ray://…는 Ray에 맡긴다.
+            socket.create_connection((host, int(port)), timeout=5).close()
 
 
 def _first_line(error):
@@ -60,51 +58,26 @@ def _connected(address):
     finally:
         ray.shutdown()
 
-# %% ../../nbs/parts/tune.ipynb #c7614e9e
-def _words(sweep, chosen, run_dir):  # 학습 명령
-    if run_dir.is_dir():  # NFS는 죽은 노드의 잠금을 90초쯤 뒤에 푼다.
-        with FileLock(run_dir / '.lock', timeout=120):
-            if (run_dir / 'config.yaml').is_file():
-                return ['resume', str(run_dir)]
-            shutil.rmtree(run_dir)
-    options = [f'--{name}={value}' for name, value in chosen.items()]
-    options += ['--trainer.devices=1', f'--run_dir={run_dir}']
-    return [*sweep.command, *options]
-
 # %% ../../nbs/parts/tune.ipynb #ce51d27c
 class _Report(_Best):
     def on_validation_end(self, trainer, pl_module):
         super().on_validation_end(trainer, pl_module)
-        if not trainer.sanity_checking:
-            name, epoch = self.sweep.metric, trainer.current_epoch + 1
-            value = trainer.callback_metrics[name].item()
-            require('ray.tune', 'ray').report({name: value, 'epoch': epoch})
-
-    def state_dict(self):
-        return {'value': self.value}
-
-    def load_state_dict(self, state):
-        self.value = state['value']
+        epoch = trainer.current_epoch + 1
+        if not trainer.sanity_checking and epoch != trainer.max_epochs:
+            told = {self.sweep.metric: self.value, 'epoch': epoch}
+            require('ray.tune', 'ray').report(told)
 
 
 def _try_once(chosen, sweep, folder, storage):  # 노드에서 도는 것
-    from cifar_lit.parts.cli import train
-
     os.chdir(folder)
     trial = require('ray.tune', 'ray').get_context().get_trial_id()
-    words = _words(sweep, chosen, Path(storage, f'trial-{trial}'))
-    report = _Report(sweep)
-    try:
-        trainer = train(words, [report]).trainer
-    except SystemExit as error:
-        if error.code != 2:  # 2는 옵션을 읽지 못한 것
-            raise
-        why = ' '.join(str(error.__context__).split())
-        raise InputError(
-            f'시도 {trial}을(를) 시작할 수 없습니다({why}). '
-            f'sweep.yaml의 값을 고치세요: {shlex.join(words)}'
-        ) from error
-    return {sweep.metric: report.value, 'epoch': trainer.current_epoch, 'whole': True}
+    run_dir = Path(storage, f'trial-{trial}')
+    if run_dir.is_dir():  # NFS는 죽은 노드의 잠금을 90초쯤 뒤에 푼다.
+        with FileLock(run_dir / '.lock', timeout=120):
+            pass
+    best = _Report(sweep)
+    trainer = _train(trial, _words(sweep, chosen, run_dir), best)
+    return {sweep.metric: best.value, 'epoch': trainer.current_epoch, 'whole': True}
 
 # %% ../../nbs/parts/tune.ipynb #56adf3fd
 def _methods(sweep, trials):
@@ -123,22 +96,26 @@ def _methods(sweep, trials):
     scheduler = require('ray.tune.schedulers', 'ray').ASHAScheduler(
         'epoch', max_t=1000, reduction_factor=2, stop_last_trials=False
     )
-    return goal | {
-        'search_alg': search,
-        'scheduler': scheduler,
-        'num_samples': trials,
-    }
+    return goal | {'search_alg': search, 'scheduler': scheduler, 'num_samples': trials}
 
 # %% ../../nbs/parts/tune.ipynb #862c7333
 class _Wrong(BaseException):  # Exception이면 Tune이 제 오류로 바꾼다.
     pass
 
 
+def _why(trial):  # 오류. 읽을 수 없으면 그 글
+    try:
+        error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
+        return getattr(error, 'cause', error)
+    except Exception:  # 메모리가 모자란 것 따위는 글만 남는다.
+        text = Path(trial.error_file).read_text(encoding='utf-8')
+        return text.split('Failure # ')[-1].partition('\n')[2]
+
+
 def _watch():
     class Watch(require('ray.tune', 'ray').Callback):
         def on_trial_recover(self, trial, **info):
-            error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
-            error = getattr(error, 'cause', error)
+            error = _why(trial)
             if isinstance(error, InputError):
                 raise _Wrong(str(error))
             print(f'시도 {trial.trial_id}이(가) 실패했습니다({_first_line(error)}).')
@@ -147,7 +124,7 @@ def _watch():
 
     return Watch()
 
-
+# %% ../../nbs/parts/tune.ipynb #2e9a60bd
 def _make_tuner(sweep, trials, storage):
     ray, tune = require('ray', 'ray'), require('ray.tune', 'ray')
     once = partial(_try_once, sweep=sweep, folder=os.getcwd(), storage=storage)
@@ -165,42 +142,51 @@ def _make_tuner(sweep, trials, storage):
     return tune.Tuner(once, tune_config=tune_config, run_config=run_config)
 
 # %% ../../nbs/parts/tune.ipynb #576e7fcc
-def _open_storage(sweep, trials, storage):
-    place, about = Path(storage), f'{trials}: {sweep!r}'
+def _open_storage(sweep, trials, storage):  # 잠금
+    place, about = Path(storage), f'{trials} {sweep.method} {_about(sweep)}'
     path = place / 'search.txt'
-    used = place.is_dir() and any(place.iterdir())
-    if used and not (path.is_file() and path.read_text(encoding='utf-8') == about):
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f'--storage={storage}: {error.strerror}') from error
+    names = {each.name for each in place.iterdir()}
+    begun = {name for name in names if name == 'tune' or name.startswith('trial-')}
+    known = path.is_file() and path.read_text(encoding='utf-8') == about
+    strange = [name for name in names - begun if not name.startswith(('.', path.name))]
+    if strange or (begun and not known):
         raise InputError(
             f'{storage}에는 다른 검색이나 다른 파일이 있습니다. --storage에 빈 폴더를 '
             '주거나 sweep.yaml과 --trials를 되돌리세요.'
         )
-    if not used:
-        write_output(path, about.encode())
+    lock = lock_run(place)
+    write_output(path, about.encode())
+    return lock
 
 # %% ../../nbs/parts/tune.ipynb #905e82d2
 def _as_study(sweep, results, storage):
-    bad = [r for r in results if r.error or sweep.metric not in (r.metrics or {})]
-    if bad:
-        raise InputError(
-            f'시도 {len(results)}번 가운데 {len(bad)}번을 끝내지 못했습니다. 까닭은 '
-            f'{storage}/tune의 error.txt에 있습니다. 고치고 같은 명령을 다시 주세요.'
-        )
-    optuna = require('optuna', 'ray')
+    optuna, failed = require('optuna', 'ray'), 0
     states = optuna.trial.TrialState
     study = optuna.create_study(direction=sweep.goal)
     for result in results:
-        found, value = result.metrics, result.metrics[sweep.metric]
+        found, chosen = result.metrics, result.config or {}
+        value = found.get(sweep.metric, math.nan)
         state = states.COMPLETE if found.get('whole') else states.PRUNED
-        if math.isnan(value):
-            value, state = None, states.FAIL
+        if result.error or math.isnan(value):
+            value, state, failed = None, states.FAIL, failed + 1
         run_dir = os.path.join(storage, f'trial-{found["trial_id"]}')
-        made = {'params': result.config, 'distributions': sweep.parameters}
-        made |= {'value': value, 'state': state, 'user_attrs': {'run_dir': run_dir}}
+        space = {name: sweep.parameters[name] for name in chosen}
+        made = {'params': chosen, 'distributions': space, 'value': value}
+        made |= {'state': state, 'user_attrs': {'run_dir': run_dir}}
         study.add_trial(optuna.trial.create_trial(**made))
+    if failed:
+        print(
+            f'시도 {len(results)}번 가운데 {failed}번은 값이 없습니다. NaN이었거나 '
+            f'까닭이 {storage}/tune의 error.txt에 있습니다. 오류가 난 것은 같은 명령을 '
+            '다시 주면 다시 합니다.'
+        )
     return study
 
 # %% ../../nbs/parts/tune.ipynb #86e8dd37
-_STOPPED = '멈췄습니다. 같은 명령을 다시 주면 하던 시도부터 이어서 찾습니다.'
 _QUIET = {
     'TUNE_DISABLE_SIGINT_HANDLER': '1',
     'RAY_AIR_NEW_OUTPUT': '0',
@@ -218,19 +204,19 @@ def tune(
     "클러스터의 노드들에서 시도가 `trials`번 될 때까지 찾는다. 멈췄으면 이어서."
     if trials < 1:
         raise InputError(f'trials={trials}: 시도는 1 이상으로 주세요.')
-    found = read_sweep(sweep)
     require('optuna', 'ray').logging.set_verbosity(logging.ERROR)
+    found = read_sweep(sweep)
     os.environ |= _QUIET
     logging.getLogger('ray.tune').setLevel(logging.CRITICAL)
     with ExitStack() as held:
-        _open_storage(found, trials, storage)
-        held.callback(lock_run(Path(storage)).release)
         held.enter_context(_connected(address))
+        held.callback(_open_storage(found, trials, storage).release)
         try:
             results = _make_tuner(found, trials, os.path.abspath(storage)).fit()
         except KeyboardInterrupt as error:
             print(_STOPPED, file=sys.stderr)
             raise Stopped(signal.SIGINT) from error
         except _Wrong as error:
-            raise InputError(str(error)) from None
+            new = ' 고친 뒤에는 --storage에 새 폴더를 주세요.'
+            raise InputError(f'{error}{new}') from None
         return _as_study(found, results, storage)
