@@ -30,7 +30,7 @@ lab: .venv/ready ## JupyterLab으로 장을 연다
 docs: .venv/ready ## 문서 사이트를 _docs에 만든다 (PAGES=돌린 노트북이 든 폴더)
 	$(BIN)/python docs/build.py "$(PAGES)" _docs
 
-bench: .venv/ready ## 나란히 재어 표와 그림을 만든다 (SOURCE=사진 폴더, QUICK=1이면 3분)
+bench: .venv/ready ## 나란히 재어 표와 그림을 만든다 (SOURCE=사진 폴더, QUICK=1이면 몇 분)
 	$(BIN)/python bench "$(SOURCE)" $(if $(QUICK),--quick)
 
 notebooks: .venv/ready ## 고친 노트북을 정리하고, 내보내고, 돌리고, README를 만든다

@@ -4,7 +4,7 @@
 
 SOURCE는 사진 폴더나 데이터의 이름이다. 물음마다 bench/results/<이름>.json에 표본을
 모두, <이름>.svg에 그림을 남기고, 표는 bench/results/README.md에 모은다.
---quick은 3분 안에 모두 한 번씩 훑는다. 그 결과는 bench/out에 남는다.
+--quick은 몇 분 안에 모두 한 번씩 훑는다. 그 결과는 bench/out에 남는다.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def read_arguments():
     )
     add = parser.add_argument
     add('source', help='사진 폴더, cifar10, toy, auto')
-    add('--quick', action='store_true', help='3분 안에 훑는다')
+    add('--quick', action='store_true', help='몇 분 안에 훑는다')
     add('--only', nargs='+', choices=QUESTIONS, default=QUESTIONS, help='이 물음만')
     add('--label', help='표에 적을 사진의 이름 (기본: 폴더의 이름)')
     add('--table', action='store_true', help='재지 않고 표와 그림만 다시 만든다')

@@ -26,14 +26,14 @@ class WithSGD(LitModel):
         return torch.optim.SGD(self.parameters(), self.hparams.learning_rate, 0.9)
 
 
-def trained(source, optimizer, batch_size, name, seed, epochs):
+def trained(source, optimizer, batch_size, name, seed, quick):
     "표본 하나"
     rate = RATES[optimizer] * (batch_size / BASE) ** POWERS[name]
     pl.seed_everything(seed, verbose=False)
     dm = reuse(source, batch_size)
     kind = LitModel if optimizer == 'Adam' else WithSGD
     model = kind(dm.input_shape, dm.num_classes, rate, channels_last=True)
-    trainer = fit(model, dm, epochs)
+    trainer = fit(model, dm, quick)
     accuracy = round(100 * trainer.callback_metrics['val_acc'].item(), 2)
     return dict(
         optimizer=optimizer,
@@ -47,13 +47,13 @@ def trained(source, optimizer, batch_size, name, seed, epochs):
 
 def measure(source, quick):
     source = load(source).source
-    sizes, seeds, epochs = ((256,), 1, 1) if quick else (SIZES, 3, 2)
+    sizes, seeds = ((256,), 1) if quick else (SIZES, 3)
     plan = [(BASE, 'same'), *((size, name) for size in sizes for name in POWERS)]
     samples = []
     for seed in range(seeds):
         for size, name in plan:
             for optimizer in RATES:
-                samples.append(trained(source, optimizer, size, name, seed, epochs))
+                samples.append(trained(source, optimizer, size, name, seed, quick))
     return samples
 
 

@@ -74,11 +74,14 @@ def training_only(**settings):
     )
 
 
-def fit(model, dm, epochs, precision=None):
-    "저장도 기록도 하지 않고 학습하며 에포크마다 검증한 `Trainer`"
+def fit(model, dm, quick, precision=None):
+    "두 에포크(`quick`이면 열 스텝)를 저장하지 않고 학습한 `Trainer`"
     off = dict.fromkeys(('logger', 'enable_checkpointing'), False)
+    steps = ('limit_train_batches', 'limit_val_batches', 'limit_test_batches')
+    settings = off | dict.fromkeys(steps, 10) if quick else off
     precision = precision or best_precision()
-    trainer = quiet_trainer(precision=precision, max_epochs=epochs, **off)
+    epochs = 1 if quick else 2
+    trainer = quiet_trainer(precision=precision, max_epochs=epochs, **settings)
     trainer.fit(model, datamodule=dm)
     return trainer
 

@@ -13,13 +13,13 @@ TITLE = '16비트'
 NAMES = ('32-true', 'bf16-mixed', 'bf16-true')
 
 
-def trained(source, name, seed, epochs):
+def trained(source, name, seed, quick):
     "표본 하나"
     pl.seed_everything(seed, verbose=False)
     dm = reuse(source, 32)
     model = LitModel(dm.input_shape, dm.num_classes, channels_last=True)
     trainers = []
-    spent = seconds(lambda: trainers.append(fit(model, dm, epochs, name)))
+    spent = seconds(lambda: trainers.append(fit(model, dm, quick, name)))
     [result] = trainers[0].test(model, dm, verbose=False)
     accuracy = round(100 * result['test_acc'], 2)
     return dict(name=name, seed=seed, seconds=round(spent, 1), accuracy=accuracy)
@@ -27,8 +27,8 @@ def trained(source, name, seed, epochs):
 
 def measure(source, quick):
     source = load(source).source
-    seeds, epochs = (1, 1) if quick else (5, 2)
-    return [trained(source, name, k, epochs) for k in range(seeds) for name in NAMES]
+    seeds = 1 if quick else 5
+    return [trained(source, name, k, quick) for k in range(seeds) for name in NAMES]
 
 
 def rows(samples):

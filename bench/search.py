@@ -19,16 +19,22 @@ from cifar_lit.parts.search import open_study, read_sweep
 TITLE = '검색'
 STATES = ('COMPLETE', 'PRUNED')
 SWEEP = Path(__file__).with_name('sweep.yaml')
-TRIALS, SEEDS, EPOCHS = 16, 5, 2
+TRIALS, SEEDS = 16, 5
+QUICKLY = {
+    'trainer.max_epochs': {'value': 1},
+    'trainer.limit_train_batches': {'value': 10},
+    'trainer.limit_val_batches': {'value': 10},
+}
 DEFAULT = {'model.learning_rate': 2e-4, 'data.batch_size': 32}
 
 
-def searched(source, folder, trials, epochs):
+def searched(source, folder, trials, quick):
     "`cifar-lit search`가 한 시도"
     sweep = yaml.safe_load(SWEEP.read_text(encoding='utf-8'))
     source = str(Path(source).resolve()) if Path(source).exists() else source
     sweep['parameters']['data.source'] = {'value': source}
-    sweep['parameters']['trainer.max_epochs'] = {'value': epochs}
+    if quick:
+        sweep['parameters'] |= QUICKLY
     path = folder / SWEEP.name
     path.write_text(yaml.safe_dump(sweep))
     command = ['cifar-lit', 'search', path.name, '--trials', str(trials)]
@@ -51,14 +57,14 @@ def searched(source, folder, trials, epochs):
     ]
 
 
-def tested(source, name, options, seed, epochs):
+def tested(source, name, options, seed, quick):
     "고른 값으로 처음부터 학습해 테스트한 표본"
     pl.seed_everything(seed, verbose=False)
     data = {key.removeprefix('data.'): each for key, each in options.items()}
     rate = data.pop('model.learning_rate')
     dm = reuse(source, **data)
     model = LitModel(dm.input_shape, dm.num_classes, rate, channels_last=True)
-    [result] = fit(model, dm, epochs).test(model, dm, verbose=False)
+    [result] = fit(model, dm, quick).test(model, dm, verbose=False)
     return dict(name=name, seed=seed, accuracy=round(100 * result['test_acc'], 2))
 
 
@@ -69,15 +75,15 @@ def best(samples):
 
 
 def measure(source, quick):
-    trials, seeds, epochs = (2, 1, 1) if quick else (TRIALS, SEEDS, EPOCHS)
+    trials, seeds = (2, 1) if quick else (TRIALS, SEEDS)
     folder = Path(__file__).with_name('out') / ('search-quick' if quick else 'search')
     folder.mkdir(parents=True, exist_ok=True)
-    samples = searched(source, folder, trials, epochs)
+    samples = searched(source, folder, trials, quick)
     chosen = {key: each for key, each in best(samples).items() if '.' in key}
     source = load(source).source
     for seed in range(seeds):
         for name, options in (('default', DEFAULT), ('best', chosen)):
-            samples.append(tested(source, name, options, seed, epochs))
+            samples.append(tested(source, name, options, seed, quick))
     shutil.rmtree(folder)
     return samples
 
