@@ -17,12 +17,14 @@ import torch
 from cifar_lit.data import CIFAR10DataModule
 from cifar_lit.parts.hardware import best_precision, tune_cpu
 
+SCRATCH = Path(__file__).with_name('out')  # git이 보지 않는 폴더
 LIBRARIES = ('torch', 'torchvision', 'lightning', 'torchmetrics', 'wandb')
 
 
 def prepare():
     logging.getLogger('lightning.pytorch').setLevel(logging.ERROR)
     warnings.filterwarnings('ignore')
+    SCRATCH.mkdir(exist_ok=True)
     tune_cpu()
 
 

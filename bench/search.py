@@ -11,7 +11,7 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import yaml
-from common import fit, load, pick, reuse, row, spread
+from common import SCRATCH, fit, load, pick, reuse, row, spread
 
 from cifar_lit.model import LitModel
 from cifar_lit.parts.search import open_study, read_sweep
@@ -76,7 +76,7 @@ def best(samples):
 
 def measure(source, quick):
     trials, seeds = (2, 1) if quick else (TRIALS, SEEDS)
-    folder = Path(__file__).with_name('out') / ('search-quick' if quick else 'search')
+    folder = SCRATCH / ('search-quick' if quick else 'search')
     folder.mkdir(parents=True, exist_ok=True)
     samples = searched(source, folder, trials, quick)
     chosen = {key: each for key, each in best(samples).items() if '.' in key}

@@ -17,7 +17,16 @@ from importlib import import_module
 from pathlib import Path
 
 import torch
-from common import draw_bars, faster, in_new_process, middle, pick, prepare, row
+from common import (
+    SCRATCH,
+    draw_bars,
+    faster,
+    in_new_process,
+    middle,
+    pick,
+    prepare,
+    row,
+)
 from PIL import Image
 
 from cifar_lit.data import CIFAR10DataModule
@@ -131,7 +140,7 @@ def measured(shards, n, repeats):
 def measure(source, quick):
     samples = []
     for n, repeats in ((2000, 1),) if quick else zip(SIZES, (5, 3)):
-        with tempfile.TemporaryDirectory(dir='.') as place:
+        with tempfile.TemporaryDirectory(dir=SCRATCH) as place:
             album, shards = Path(place, 'album'), Path(place, 'shards')
             write_album(album, n)
             start = time.perf_counter()

@@ -25,7 +25,7 @@ class ShardedModel(LitModel):
         for layer in [*self.net.children(), self.net]:
             fully_shard(layer, mesh=self.device_mesh['data_parallel'])
 
-# %% ../nbs/08_scale.ipynb #589373e5
+# %% ../nbs/08_scale.ipynb #b9142498
 @dataclass
 class Job:
     "무엇을 학습하나"
@@ -48,8 +48,17 @@ class Cluster:
     storage: float  # 사진을 읽는 빠르기, 초당 바이트
     disk: float  # 체크포인트를 쓰는 빠르기, 초당 바이트
     price: float  # 한 시간의 값, 달러
+    overhead: float = 0.0  # 스텝마다 늘 드는 시간, 초
+    latency: float = 0.0  # 주고받을 때마다 늘 드는 시간, 초
 
-# %% ../nbs/08_scale.ipynb #6100c06a
+# %% ../nbs/08_scale.ipynb #9a8ec767
+def _ring_seconds(size, cluster):
+    n = cluster.devices
+    if n == 1:
+        return 0.0
+    return cluster.latency + 2 * (n - 1) / n * size / cluster.network
+
+
 def step_seconds(
     job: Job,
     cluster: Cluster,
@@ -63,8 +72,8 @@ def step_seconds(
     share = job.batch / n
     gradients = 4 * job.parameters
     return {
-        'compute': 3 * job.flops * share / cluster.flops,
-        'all_reduce': 2 * (n - 1) / n * gradients / cluster.network,
+        'compute': cluster.overhead + 3 * job.flops * share / cluster.flops,
+        'all_reduce': _ring_seconds(gradients, cluster),
         'read': share * job.picture_bytes / cluster.storage,
     }
 

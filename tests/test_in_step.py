@@ -356,6 +356,91 @@ def test_bench_tables_come_from_the_samples(tmp_path):
     assert made.read_text() == (ROOT / 'bench/results/README.md').read_text()
 
 
+# 08장의 숫자
+
+SCALE = NBS / '08_scale.ipynb'
+
+
+def in_cells(path):
+    "셀에 적힌 그대로의 글"
+    cells = nbformat.read(path, 4).cells
+    return '\n'.join(cell.source for cell in cells)
+
+
+def test_precision_table_is_the_measured_one():
+    found, text = measured('precision'), in_cells(SCALE)
+    base = found['32-true']
+    assert len(base) >= 5
+    for name, samples in found.items():
+        pairs = list(zip(samples, base, strict=True))
+        lost = [ours['accuracy'] - theirs['accuracy'] for ours, theirs in pairs]
+        faster = [theirs['seconds'] / ours['seconds'] for ours, theirs in pairs]
+        row = f'| `{name}` | {spread(samples)} | '
+        if name != '32-true':
+            row += f'{statistics.mean(lost):+.1f} ± {statistics.stdev(lost):.1f} %p'
+        row += f' | {middle(samples):.0f}초'
+        if name != '32-true':
+            row += f', {statistics.median(faster):.2f}배 빠름'
+        assert f'{row} |' in text
+
+
+def test_plotted_batches_are_the_measured_ones():
+    samples = json.loads((ROOT / 'bench/results/batch.json').read_text())['samples']
+
+    def at(**wanted):
+        found = [sample for sample in samples if wanted.items() <= sample.items()]
+        assert len(found) >= 3
+        return f'{mean(found, "accuracy"):.1f}'
+
+    rows = []
+    for optimizer in ('Adam', 'SGD'):
+        for name in ('same', 'square root', 'linear'):
+            start = at(optimizer=optimizer, batch=32)
+            rest = [at(optimizer=optimizer, batch=b, name=name) for b in (256, 1024)]
+            rows.append(','.join([optimizer, name, start, *rest]))
+    assert '\n'.join(rows) in in_cells(SCALE)
+
+
+def test_search_figures_are_the_measured_ones():
+    found, text = measured('search'), in_cells(SCALE)
+    pairs = zip(found['best'], found['default'], strict=True)
+    gains = [ours['accuracy'] - theirs['accuracy'] for ours, theirs in pairs]
+    gain = f'{statistics.mean(gains):.1f} ± {statistics.stdev(gains):.1f} %p'
+    before, after = (spread(found[name]) for name in ('default', 'best'))
+    assert f'{before}에서 {after}로, 같은 시드끼리 {gain} 올랐습니다' in text
+    trials = [s for s in found['trial'] if s['state'] == 'COMPLETE']
+    best = sorted(trials, key=lambda sample: sample['value'])
+    for sample in best[:4]:
+        assert f'| {sample["number"]} | {sample["value"]:.3f} | ' in text
+
+
+def test_plotted_predictions_are_the_measured_ones(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'bench')
+    samples = json.loads((ROOT / 'bench/results/paper.json').read_text())['samples']
+    for point in import_module('paper').points(samples):
+        figures = f'{point["predicted"]:.3g},{point["measured"]:.3g}'
+        assert f'{point["what"]},{point["width"]},{figures}' in in_cells(SCALE)
+
+
+def test_shard_table_is_the_measured_one(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'bench')
+    common = import_module('common')
+    samples = json.loads((ROOT / 'bench/results/stream.json').read_text())['samples']
+    names = {'memory': '메모리', 'shards on disk': '디스크의', 'shards on S3': 'S3의'}
+    for name, korean in names.items():
+        [row] = re.findall(rf'^\| {korean}[^,]*? \|.*$', prose(SCALE), re.M)
+        for size in (60_000, 1_000_000):
+            found = common.pick(samples, pictures=size)
+            ours = common.pick(found, name=name)
+            rate = common.middle(ours, 'rate') / 1000
+            most = max(sample['memory'] for sample in ours)
+            figures = f'초당 {rate:.0f}천 장, {most:,} MiB'
+            if name != 'memory':
+                ratio, *_ = common.faster(found, name, 'memory', 'rate')
+                figures += f', {ratio:.2f}배 걸림'
+            assert f'{figures} |' in row
+
+
 def unchecked(code):
     "출력을 비교하지 않으면서, 바로 다음 코드 셀이 값을 확인하지도 않는 셀"
     found = []

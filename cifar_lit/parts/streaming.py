@@ -141,37 +141,38 @@ SLOTS = 2 * LANES  # 메모리에 두는 조각의 수
 
 
 class ShardTable:
-    "조각 몇 개의 항목을 이어 둔 표. 자리가 없으면 오래 쓰지 않은 것의 자리에 읽는다"
+    "조각 몇 개의 사진을 이어 둔 표. 자리가 없으면 오래 쓰지 않은 것의 자리에 읽는다"
 
-    def __init__(self, count: int, most: int, width: int):
-        self.most, self.width = most, width  # 조각의 항목 수, 항목의 바이트 수
+    def __init__(self, count: int, most: int, image_size: int):
+        self.most, self.image_size = most, image_size
         self.held = np.full(min(SLOTS, count), -1)  # 자리마다 조각의 번호
         self.slots = np.full(count, -1)  # 조각마다 자리. 없으면 -1
         self.used = np.zeros(count, int)  # 조각마다 마지막으로 쓴 때
-        self.rows, self.now = None, 0
+        self.images, self.now = None, 0
 
     def hold(self, shards, read):  # 번호의 배열. 없는 것은 `read(shard)`로 읽는다
-        "모두 표에 둔다. 서로 다른 것은 자리의 수를 넘지 않아야 한다."
+        "모두 표에 둔다. 너무 많아 한꺼번에 둘 수 없으면 False"
         self.now += 1
         self.used[shards] = self.now
-        for shard in np.unique(shards[self.slots[shards] < 0]):
-            self._put(shard, read(shard))
+        missing = shards[self.slots[shards] < 0]
+        if len(missing) and len({*shards.tolist()}) > SLOTS:
+            return False
+        for shard in {*missing.tolist()}:
+            self._put(shard, *decode_rows(read(shard), self.image_size))
+        return True
 
-    def _put(self, shard, rows):
-        if self.rows is None:
-            size = len(self.held) * self.most, self.width
-            self.rows = torch.empty(size, dtype=torch.uint8)
+    def _put(self, shard, images, labels):
+        if self.images is None:
+            size = len(self.held) * self.most
+            self.images = torch.empty((size, *images.shape[1:]), dtype=torch.uint8)
+            self.labels = torch.empty(size, dtype=torch.int64)
         slot = np.where(self.held < 0, -1, self.used[self.held]).argmin()
         if self.held[slot] >= 0:
             self.slots[self.held[slot]] = -1
         self.held[slot], self.slots[shard] = shard, slot
-        start = slot * self.most
-        self.rows[start : start + len(rows)] = torch.from_numpy(rows)
-
-    def take(self, shards, places):  # uint8 `(N, width)`
-        "조각의 번호와 그 안의 자리로 꺼낸다."
-        at = self.slots[shards] * self.most + places
-        return self.rows.index_select(0, torch.from_numpy(at))
+        at = slice(slot * self.most, slot * self.most + len(labels))
+        self.images[at] = torch.from_numpy(images)
+        self.labels[at] = torch.from_numpy(labels)
 
 # %% ../../nbs/parts/streaming.ipynb #02cc92a0
 class _Shards:
@@ -182,8 +183,7 @@ class _Shards:
         self._reset()
 
     def _reset(self):  # 읽어 둔 것은 다른 프로세스로 가지 않는다.
-        width = item_bytes(self.image_size)
-        self._table = ShardTable(len(self.shards), self.most, width)
+        self._table = ShardTable(len(self.shards), self.most, self.image_size)
         self._last = [], None  # 마지막으로 꺼낸 번호와 그 사진
         self._ahead, self._pool = {}, None  # 미리 읽는 중인 조각
         self._expected, self._process = [], os.getpid()
@@ -224,19 +224,19 @@ class ShardReader(_Shards):
 
     def _gather(self, indices):
         shards = self.shard_of(indices)
-        if len({*shards.tolist()}) > SLOTS:
+        table = self._table
+        if not table.hold(shards, self._read):
             halves = map(self._gather, np.array_split(indices, 2))
             return tuple(map(torch.cat, zip(*halves)))
-        self._table.hold(shards, self._read)
-        rows = self._table.take(shards, indices - self.starts[shards])
-        decoded = decode_rows(rows.numpy(), self.image_size)
-        return tuple(map(torch.from_numpy, decoded))
+        at = table.slots[shards] * table.most + indices - self.starts[shards]
+        at = torch.from_numpy(at)
+        return table.images.index_select(0, at), table.labels.index_select(0, at)
 
     def expect(self, indices):
         "곧 꺼낼 번호의 조각을 미리 받고, 이 프로세스가 읽고 있으면 미리 읽는다."
         shards = np.unique(self.shard_of(indices)).tolist()
         self.place.fetch_soon([self.shards[shard]['name'] for shard in shards])
-        if self._table.rows is None:  # 읽는 것은 `DataLoader`의 작업자이다.
+        if self._table.images is None:  # 읽는 것은 `DataLoader`의 작업자이다.
             return
         self._pool = self._pool or ThreadPoolExecutor(1)
         near = {*shards, *self._expected}
