@@ -51,14 +51,14 @@ class Cluster:
     overhead: float = 0.0  # 스텝마다 늘 드는 시간, 초
     latency: float = 0.0  # 주고받을 때마다 늘 드는 시간, 초
 
-# %% ../nbs/08_scale.ipynb #9a8ec767
+# %% ../nbs/08_scale.ipynb #b69e44e5
 def _ring_seconds(size, cluster):
     n = cluster.devices
     if n == 1:
         return 0.0
     return cluster.latency + 2 * (n - 1) / n * size / cluster.network
 
-
+# %% ../nbs/08_scale.ipynb #b845c451
 def step_seconds(
     job: Job,
     cluster: Cluster,
@@ -77,7 +77,7 @@ def step_seconds(
         'read': share * job.picture_bytes / cluster.storage,
     }
 
-# %% ../nbs/08_scale.ipynb #e34c39ef
+# %% ../nbs/08_scale.ipynb #93e10e7e
 def estimate(
     job: Job,
     cluster: Cluster,

@@ -135,14 +135,12 @@ def read_shard(
         )
     return body
 
-# %% ../../nbs/parts/streaming.ipynb #deb79f94
+# %% ../../nbs/parts/streaming.ipynb #b2d84e84
 LANES = 8  # 한꺼번에 섞어 읽는 조각의 수
 SLOTS = 2 * LANES  # 메모리에 두는 조각의 수
 
-
-class ShardTable:
-    "조각 몇 개의 사진을 이어 둔 표. 자리가 없으면 오래 쓰지 않은 것의 자리에 읽는다"
-
+# %% ../../nbs/parts/streaming.ipynb #deb79f94
+class _Table:
     def __init__(self, count: int, most: int, image_size: int):
         self.most, self.image_size = most, image_size
         self.held = np.full(min(SLOTS, count), -1)  # 자리마다 조각의 번호
@@ -173,6 +171,15 @@ class ShardTable:
         at = slice(slot * self.most, slot * self.most + len(labels))
         self.images[at] = torch.from_numpy(images)
         self.labels[at] = torch.from_numpy(labels)
+
+# %% ../../nbs/parts/streaming.ipynb #bea26f0e
+class ShardTable(_Table):
+    "조각 몇 개의 사진을 이어 둔 표. 자리가 없으면 오래 쓰지 않은 것의 자리에 읽는다"
+
+    def take(self, shards, places):  # 이미지 uint8 `(N, 3, H, W)`, 라벨 int64 `(N,)`
+        "조각의 번호와 그 안의 자리로 꺼낸다."
+        at = torch.from_numpy(self.slots[shards] * self.most + places)
+        return self.images.index_select(0, at), self.labels.index_select(0, at)
 
 # %% ../../nbs/parts/streaming.ipynb #02cc92a0
 class _Shards:
@@ -228,9 +235,7 @@ class ShardReader(_Shards):
         if not table.hold(shards, self._read):
             halves = map(self._gather, np.array_split(indices, 2))
             return tuple(map(torch.cat, zip(*halves)))
-        at = table.slots[shards] * table.most + indices - self.starts[shards]
-        at = torch.from_numpy(at)
-        return table.images.index_select(0, at), table.labels.index_select(0, at)
+        return table.take(shards, indices - self.starts[shards])
 
     def expect(self, indices):
         "곧 꺼낼 번호의 조각을 미리 받고, 이 프로세스가 읽고 있으면 미리 읽는다."
