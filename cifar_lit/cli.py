@@ -13,6 +13,7 @@ from pathlib import Path
 from . import __version__
 from .parts.commands import HELP, read_arguments, without_gc
 from .parts.files import InputError
+from .parts.startup import postpone_unused
 
 # %% ../nbs/07_cli.ipynb #fb7634a6
 def _report(source, data_dir, **arguments):
@@ -100,5 +101,6 @@ def main(args=None):
         sys.exit(_run(args[0], args[1:]))
     else:
         with without_gc():
+            postpone_unused()
             from cifar_lit.parts.cli import main as train
         train(args)

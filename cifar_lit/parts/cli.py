@@ -104,9 +104,11 @@ class _Options(LightningCLI):
         'trainer.max_epochs': 2,
     }
 
-    @staticmethod
-    def subcommands():
-        return {**LightningCLI.subcommands(), 'tutorial': {'model', 'datamodule'}}
+    wanted = ()  # 부른 명령. 그 명령의 옵션만 만든다
+
+    def subcommands(self):
+        every = {**LightningCLI.subcommands(), 'tutorial': {'model', 'datamodule'}}
+        return {name: every[name] for name in self.wanted if name in every} or every
 
     def add_arguments_to_parser(self, parser):
         run_dir = '실행 폴더 (기본: runs/<시각>-<데이터>)'
@@ -136,10 +138,12 @@ def _keep(checkpoint):
 
 
 class _Checked(_Options):
-    def __init__(self, *args, resumed=None, held=None, more=(), **kwargs):
+    def __init__(self, *given, resumed=None, held=None, more=(), **kwargs):
         self.resumed, self.held = resumed, held or ExitStack()
         self.more = more  # 더할 콜백
-        super().__init__(*args, **kwargs)
+        args = kwargs.get('args')
+        self.wanted = args[:1] if isinstance(args, list) else ()
+        super().__init__(*given, **kwargs)
 
     def parse_arguments(self, parser, args):
         super().parse_arguments(parser, args)

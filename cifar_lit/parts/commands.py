@@ -7,6 +7,7 @@ __all__ = ['HELP', 'read_arguments', 'without_gc']
 
 # %% ../../nbs/parts/commands.ipynb #17d3c319
 import argparse
+import atexit
 import gc
 from contextlib import contextmanager
 
@@ -155,9 +156,11 @@ def read_arguments(
 # %% ../../nbs/parts/commands.ipynb #121f86a4
 @contextmanager
 def without_gc():
-    "불러오는 동안 가비지 컬렉션을 쉰다."
+    "불러오는 동안 가비지 컬렉션을 쉬고, 불러온 것은 그 뒤로도 살피지 않는다."
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
+        atexit.register(gc.unfreeze)  # 끝날 때는 다 치운다.
         gc.enable()

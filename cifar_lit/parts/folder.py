@@ -65,9 +65,10 @@ def folder_classes(
 # %% ../../nbs/parts/folder.ipynb #78d1ebc2
 def _stamp(file):
     "크기와 고친 시각. 끊어진 링크이면 (-1, 0)이고, 읽을 때 걸러진다."
-    if not os.path.exists(file):
+    try:
+        stat = os.stat(file)
+    except (OSError, ValueError):
         return -1, 0
-    stat = os.stat(file)
     return stat.st_size, stat.st_mtime_ns
 
 
@@ -92,7 +93,8 @@ def list_pictures(
                 raise InputError(
                     f'{at / name}/에 사진이 없습니다. 사진을 넣거나 폴더를 지우세요.'
                 )
-            rows += [(at == train, k, file, *_stamp(file)) for file in files]
+            is_train = at == train
+            rows += [(is_train, k, file, *_stamp(file)) for file in files]
     return rows
 
 
@@ -273,6 +275,13 @@ def folder_pictures(
     return _parts(folder, pictures)
 
 # %% ../../nbs/parts/folder.ipynb #ed53bd86
+def _as_slice(chosen):  # 이어져 있으면 `slice`. 그러면 베끼지 않고 고른다
+    [places] = np.nonzero(chosen)
+    if len(places) and len(places) == places[-1] + 1 - places[0]:
+        return slice(places[0], places[-1] + 1)
+    return chosen
+
+
 def _parts(folder, pictures):
     is_train = pictures['is_train']
     if not Path(folder, 'test').is_dir():
@@ -284,7 +293,8 @@ def _parts(folder, pictures):
                 f'{folder}/{split}/에 읽을 수 있는 사진이 없습니다. '
                 f'{folder}/{split}/<클래스>/*에 사진을 두세요.'
             )
-        images, labels = pictures['images'][chosen], pictures['labels'][chosen]
+        rows = _as_slice(chosen)
+        images, labels = pictures['images'][rows], pictures['labels'][rows]
         parts[split] = torch.from_numpy(images), torch.from_numpy(labels)
     return parts
 

@@ -24,14 +24,14 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
+from .startup import import_wandb
+
 # %% ../../nbs/parts/loggers.ipynb #8103065c
 def _wandb():
     "통계를 보내지 않고 계정을 묻지 않는 wandb. 서버가 답하지 않으면 그마다 5초가 든다."
     os.environ.setdefault('WANDB_ERROR_REPORTING', 'false')
     os.environ.setdefault('WANDB_X_DISABLE_VIEWER', 'true')
-    import wandb
-
-    return wandb
+    return import_wandb()
 
 
 def _describe(error):
