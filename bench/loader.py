@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 from tutorial import OriginalDataset
 
+from cifar_lit.parts.batches import split_indices
 from cifar_lit.parts.pictures import CLASSES, normalize
 
 TITLE = '데이터 경로'
@@ -60,6 +61,7 @@ class Given:
     "이미 메모리에 든 이미지와 라벨을 주는 출처"
 
     name, classes = 'given', list(CLASSES)
+    split = staticmethod(split_indices)
 
     def __init__(self, images, labels):
         self.pictures = images, labels

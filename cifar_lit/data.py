@@ -42,6 +42,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
         train_transform: Callable | None = None,  # 학습에만 쓰는 변환
         num_workers: int = 0,  # 배치를 만드는 프로세스 수
         pin_memory: bool | None = None,  # 없으면 CUDA가 있을 때만
+        on_device: bool = False,  # GPU에 모두 올려 두고 거기서 고르고 바꾼다
         image_size: int = 32,  # 사진 폴더를 줄인 뒤의 한 변, 픽셀
         on_bad_image: Literal['raise', 'skip'] = 'raise',  # 읽을 수 없는 사진에서
         mirror: str | None = None,  # 공식 서버 대신 받을 주소
@@ -52,7 +53,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
         self.transform, self.train_transform = transform, train_transform or transform
         self.augment = Augment(flip, crop, cutout, run_seed(seed), image_size)
         self.loading = loader_options(
-            batch_size, val_size, seed, num_workers, pin_memory
+            batch_size, val_size, seed, num_workers, pin_memory, on_device
         )
         self.source = find_source(source, data_dir, image_size, on_bad_image, mirror)
         self.classes = self.source.classes

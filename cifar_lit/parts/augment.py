@@ -79,8 +79,8 @@ def _reflect(i, size):
 
 def _move(images, dy, dx, flip):  # `dy`, `dx`, `flip`은 `(N, 1)`
     n, c, h, w = images.shape
-    rows = _reflect(torch.arange(h) + dy, h)
-    columns = _reflect(torch.arange(w) + dx, w)
+    rows = _reflect(torch.arange(h, device=dy.device) + dy, h)
+    columns = _reflect(torch.arange(w, device=dx.device) + dx, w)
     columns = torch.where(flip, columns.flip(1), columns)
     pixels = (rows[:, :, None] * w + columns[:, None]).view(n, 1, -1)
     moved = images.flatten(2).gather(2, pixels.expand(-1, c, -1))
@@ -91,7 +91,8 @@ def _cut_out(images, size, u, v):
     masks = []
     for side, where in zip(images.shape[2:], (u, v)):
         start = torch.from_numpy((where * (side - size + 1)).astype(np.int64))[:, None]
-        places = torch.arange(side)
+        start = start.to(images.device)
+        places = torch.arange(side, device=images.device)
         masks.append((places >= start) & (places < start + size))
     rows, columns = masks
     return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 128)
@@ -140,8 +141,9 @@ class Augment:
         if self.crop or self.flip:
             shifts = draws[:, 1:3] * (2 * self.crop + 1)
             shifts = torch.from_numpy(shifts.astype(np.int64) - self.crop)
+            shifts = shifts.to(images.device)
             first = picture_draws(self.seed, 0, indices, 1)[:, 0]
-            flips = _flips(self.flip, draws[:, 0], first, epoch)
+            flips = _flips(self.flip, draws[:, 0], first, epoch).to(images.device)
             images = _move(images, shifts[:, :1], shifts[:, 1:], flips)
         if self.cutout:
             images = _cut_out(images, self.cutout, draws[:, 3], draws[:, 4])
