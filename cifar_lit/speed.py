@@ -34,14 +34,14 @@ def one_cycle(
 
 # %% ../nbs/06_speed.ipynb #85e686be
 def orthogonalize(
-    matrix,  # float `(출력, 입력)`
+    matrix,  # float `(출력, 입력)`. 앞에 차원이 더 있으면 행렬마다 따로
     steps: int = 3,  # 되풀이할 횟수
 ):  # 같은 모양
     "특잇값을 모두 1에 가깝게 바꾼다. 계수의 출처: Keller Jordan의 Muon"
     x = matrix.bfloat16()
-    x = x / (x.norm() + 1e-7)
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
-        square = x @ x.T
+        square = x @ x.mT
         x = 3.4445 * x - 4.7750 * square @ x + 2.0315 * square @ (square @ x)
     return x.to(matrix.dtype)
 
@@ -110,8 +110,9 @@ class FastModel(LitModel):
         momentum: float = 0.6,  # Muon의 모멘텀
         warmup: float = 0.1,  # 학습률을 올리는 스텝의 비율
         label_smoothing: float = 0.2,  # 정답에서 덜어 모든 클래스에 나누는 확률
+        views: int = 2,  # 평가할 때 한 이미지를 보는 수: 1, 2, 6
     ):
-        net = FastNet(input_shape, num_classes, tuple(widths), size)
+        net = FastNet(input_shape, num_classes, tuple(widths), size, views)
         super().__init__(
             input_shape, num_classes, learning_rate, net=net, channels_last=True
         )

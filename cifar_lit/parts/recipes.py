@@ -68,14 +68,18 @@ def take_recipe(
     return [*others[:1], *configs, *others[1:]]
 
 # %% ../../nbs/parts/recipes.ipynb #657db050
-_TRAINS = {'FastNet': 'cifar_lit.speed.FastModel'}  # 신경망을 학습하는 클래스
+_TRAINS = {  # 신경망이나, 그것을 다르게 학습한 클래스
+    'FastNet': 'cifar_lit.speed.FastModel',
+    'RecordModel': 'cifar_lit.parts.record.RecordModel',
+}
 
 
 def _class_of_checkpoint(path):
     if not ('://' in path or os.path.isfile(path)):
         return None
     net = read_checkpoint(path).get('net', {})
-    return _TRAINS.get(net.get('name', '').rpartition('.')[2])
+    name = net.get('trained_by') or net.get('name', '')
+    return _TRAINS.get(name.rpartition('.')[2])
 
 
 def find_model_class(
