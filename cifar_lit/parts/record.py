@@ -147,6 +147,10 @@ class _Light(_ByHand):
 
     def on_fit_start(self):
         super().on_fit_start()
+        self.lighten()
+
+    def lighten(self):
+        "반정밀도로 바꾸고 스텝을 컴파일한다."
         on_gpu, h = self.device.type == 'cuda', self.hparams
         if on_gpu if h.half is None else h.half:
             half_but_norms(self.net)
@@ -159,14 +163,20 @@ class _Light(_ByHand):
 
 # %% ../../nbs/parts/record.ipynb #2a4f4d5b
 class _Scheduled(_Light):
-    def configure_optimizers(self):
+    def optimizer_for(self, steps, epochs):
+        "`steps`스텝, `epochs`에포크를 학습할 옵티마이저와 스케줄"
         h = self.hparams
         rates = h.bias_learning_rate, h.head_learning_rate, h.weight_decay
         groups = record_groups(self.net, *rates)
         optimizer = MuonWithSGD(*groups, h.learning_rate, h.momentum)
-        steps, epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs
-        first = round(steps * h.whitening_epochs / max(1, epochs or 1))
-        return [optimizer], [linear_down(optimizer, steps, first)]
+        first = round(steps * h.whitening_epochs / epochs)
+        return optimizer, linear_down(optimizer, steps, first)
+
+    def configure_optimizers(self):
+        steps = self.trainer.estimated_stepping_batches
+        per_epoch = max(1, self.trainer.num_training_batches)
+        optimizer, schedule = self.optimizer_for(steps, max(1, steps / per_epoch))
+        return [optimizer], [schedule]
 
     def on_save_checkpoint(self, checkpoint):
         super().on_save_checkpoint(checkpoint)
