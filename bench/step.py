@@ -1,6 +1,7 @@
 """(나) Trainer의 한 스텝: 손으로 쓴 루프와 나란히.
 
-사이의 줄은 시간이 어디에 드는지 보여 준다.
+사이의 줄은 시간이 어디에 드는지 보여 준다. 목표는 손으로 쓴 루프의 1.03배 안, 곧
+빠르기로 0.97배이다.
 """
 
 import tempfile
@@ -110,7 +111,7 @@ def rows(samples):
     for name, meaning in MEANING.items():
         spent = 1000 * middle(pick(samples, name=name))
         made.append(row(f'{name}: {meaning}', f'{spent:.2f} ms'))
-    return made + [faster_row(samples, 'LitModel', 'loop', 0.952)]
+    return made + [faster_row(samples, 'LitModel', 'loop', 0.97)]
 
 
 def draw(samples, ax):
