@@ -26,13 +26,17 @@ QUESTIONS = (
     'grid',
     'recipe',
     'long',
+    'race',
+    'tries',
     'imports',
+    'start',
     'growth',
     'batch',
     'precision',
     'search',
     'paper',
     'stream',
+    'gpu',
 )
 HERE = Path(__file__).parent
 MARKS = {True: '예', False: '**아니요**', None: ''}
@@ -106,17 +110,31 @@ def read_arguments():
     return parser.parse_args()
 
 
-def measure(name, arguments):
+def measure(name, arguments, path):
+    "잰 결과. 이어서 잴 수 있는 물음이면 표본마다 `path`에 남긴다."
     question = import_module(name)
     used = getattr(question, 'MEASURED', {})  # 물음이 스스로 정한 것
     source = used.get('source', arguments.label or Path(arguments.source).name)
     here = machine()
-    return dict(
+    result = dict(
         date=str(date.today()),
         source=source,
         machine=here | {'threads': used.get('threads', here['threads'])},
-        samples=question.measure(arguments.source, arguments.quick),
     )
+    if not getattr(question, 'RESUMES', False):
+        samples = question.measure(arguments.source, arguments.quick)
+        return result | {'samples': samples}
+    done = json.loads(path.read_text())['samples'] if path.exists() else []
+
+    def save(samples):
+        write_json(path, result | {'samples': samples})
+
+    samples = question.measure(arguments.source, arguments.quick, done, save)
+    return result | {'samples': samples}
+
+
+def write_json(path, result):
+    path.write_text(json.dumps(result, indent=1) + '\n')
 
 
 def main():
@@ -127,7 +145,9 @@ def main():
     for name in arguments.only:
         path = results / f'{name}.json'
         if not arguments.table:
-            path.write_text(json.dumps(measure(name, arguments), indent=1) + '\n')
+            write_json(path, measure(name, arguments, path))
+        if not path.exists():
+            continue
         result = json.loads(path.read_text())
         picture(name, result, path.with_suffix('.svg'))
         print(table(name, result), flush=True)

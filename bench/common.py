@@ -55,10 +55,10 @@ def reuse(source, batch_size, **settings):
     return dm
 
 
-def quiet_trainer(**settings):
-    "화면에 아무것도 쓰지 않는 CPU의 `Trainer`"
+def quiet_trainer(accelerator='cpu', **settings):
+    "화면에 아무것도 쓰지 않는 `Trainer`"
     return pl.Trainer(
-        accelerator='cpu',
+        accelerator=accelerator,
         enable_progress_bar=False,
         enable_model_summary=False,
         **settings,

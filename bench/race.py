@@ -1,0 +1,151 @@
+"""끝까지 나란히: `fast` 레시피와 airbench94, airbench94_muon.
+
+시드마다 번갈아, 저마다 새 프로세스에서 처음부터 끝까지 학습한다. 메모리 설정과 사진이
+같고, 시간은 airbench의 규약대로 백색화, 학습, 마지막 평가이다. 에포크마다의 테스트
+정확도는 그림을 그리려고 시계를 멈추고 잰다(airbench는 한 번 본 것, `fast`는
+레시피대로). airbench96은 한 번에 airbench94의 열 배가 넘는 계산(4.91과 0.36 PFLOP,
+그 스크립트에 적힌 값)이라 돌리지 않는다.
+
+한 번이 몇십 분이라 멈추었다 이어서 잴 수 있다. 표본은 잰 대로 `race.json`에 남고,
+이미 있는 것은 다시 재지 않는다. 비는 같은 시드끼리, 곧 같은 컴퓨터에서 잇달아 잰
+것끼리 낸다.
+"""
+
+import json
+import statistics
+import sys
+import time
+
+import lightning.pytorch as pl
+import torch
+from common import (
+    faster,
+    in_new_process,
+    load,
+    machine,
+    pick,
+    prepare,
+    row,
+    spread,
+    training_only,
+)
+from lightning.pytorch.callbacks import Callback
+from scipy.stats import ttest_ind
+
+from cifar_lit.parts.recipes import read_recipe
+from cifar_lit.speed import FastModel
+
+TITLE = '끝까지 나란히'
+OURS = 'fast'
+THEIRS = ('airbench94', 'airbench94_muon')
+NAMES = (OURS, *THEIRS)
+SEEDS = 3
+RESUMES = True  # `measure`가 이미 잰 표본을 받는다
+
+
+class Curve(Callback):
+    "학습한 시간과, 에포크마다 시계를 멈추고 잰 테스트 정확도"
+
+    def __init__(self):
+        self.spent, self.points = 0.0, []
+
+    def on_fit_start(self, trainer, pl_module):
+        self.start = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.spent += time.perf_counter() - self.start
+        accuracy = evaluate(pl_module, trainer.datamodule)
+        self.points.append([round(self.spent, 2), accuracy])
+        self.start = time.perf_counter()
+
+
+@torch.no_grad()
+def evaluate(model, dm):
+    "테스트 정확도, %"
+    model.eval()
+    hits = [(model(x).argmax(1) == y).sum().item() for x, y in dm.test_dataloader()]
+    model.train()
+    return round(100 * sum(hits) / len(dm.cifar_test), 2)
+
+
+def fast(source, seed, quick):
+    pl.seed_everything(seed, verbose=False)
+    recipe = read_recipe('fast')
+    length = dict(max_epochs=1, limit_train_batches=4) if quick else {}
+    dm, curve = load(source, **recipe['data']), Curve()
+    model = FastModel((3, 32, 32), dm.num_classes, **recipe.get('model', {}))
+    trainer = training_only(
+        **{**recipe['trainer'], **length}, callbacks=[curve], logger=False
+    )
+    trainer.fit(model, dm)
+    start = time.perf_counter()
+    accuracy = evaluate(model, dm)
+    spent = curve.spent + time.perf_counter() - start
+    return dict(seconds=round(spent, 3), accuracy=accuracy, curve=curve.points)
+
+
+def measure(source, quick, done, save):
+    here = machine()
+    told = f'{here["processor"]} ({here["capability"]}, {here["precision"]})'
+    for seed in range(1 if quick else SEEDS):
+        for name in NAMES:
+            if pick(done, name=name, repeat=seed):
+                continue
+            if name == OURS:
+                made = in_new_process('race.py', source, seed, int(quick))
+            else:
+                limit = 4096 if quick else 0
+                made = in_new_process('airbench.py', name, source, seed, limit)
+            done.append(dict(name=name, repeat=seed, machine=told, **made))
+            save(done)
+    return done
+
+
+def together(samples):
+    "모두 잰 시드의 표본"
+    seeds = {s['repeat'] for s in samples}
+    for name in NAMES:
+        seeds &= {s['repeat'] for s in pick(samples, name=name)}
+    return [s for s in samples if s['repeat'] in seeds]
+
+
+def values(samples, name, key='accuracy'):
+    return [sample[key] for sample in pick(samples, name=name)]
+
+
+def rows(samples):
+    made = []
+    for name in NAMES:
+        found = pick(samples, name=name)
+        if found:
+            seconds = spread(values(samples, name, 'seconds'))
+            accuracy = spread(values(samples, name))
+            made.append(row(name, f'{seconds}초, 테스트 {accuracy} % ({len(found)}번)'))
+    samples = together(samples)
+    for name in THEIRS if samples else ():
+        ratio, low, high = faster(samples, name, OURS)
+        value = f'{ratio:.2f}배 ({low:.2f}~{high:.2f})'
+        made.append(row(f'{OURS} / {name}, 시간', value, '0.8배 이하', ratio <= 0.8))
+        ours, theirs = values(samples, OURS), values(samples, name)
+        gap = statistics.mean(ours) - statistics.mean(theirs)
+        if len(ours) > 1:
+            p = ttest_ind(ours, theirs, alternative='less').pvalue
+            words = f'{gap:+.2f} %p (낮지 않은가의 한쪽 검정 p = {p:.2f})'
+            made.append(row(f'{OURS} - {name}, 정확도', words, 'p ≥ 0.05', p >= 0.05))
+    return made
+
+
+def draw(samples, ax):
+    for k, name in enumerate(NAMES):
+        for sample in pick(samples, name=name):
+            points = [*sample['curve'], [sample['seconds'], sample['accuracy']]]
+            label = name if sample['repeat'] == 0 else None
+            ax.plot(*zip(*points), color=f'C{k}', label=label, alpha=0.7)
+    ax.set(xscale='log', xlabel='training, seconds', ylabel='test accuracy, %')
+    ax.legend(frameon=False, fontsize=8)
+
+
+if __name__ == '__main__':
+    source, seed, quick = sys.argv[1:]
+    prepare()
+    print(json.dumps(fast(source, int(seed), int(quick))))
