@@ -21,6 +21,10 @@ assert accuracy(one, one, 'binary') == 1
 import torchmetrics
 from torchmetrics import MetricCollection
 from torchmetrics.collections import MetricCollection as same
+assert torchmetrics.__version__ and not hasattr(torchmetrics, '__wrapped__')
+assert isinstance(torchmetrics, PostponedModule)
+torchmetrics.Accuracy
+assert not isinstance(torchmetrics, PostponedModule)
 assert MetricCollection is same is torchmetrics.MetricCollection
 """,
     'plot': """
@@ -49,6 +53,47 @@ torch.compile(step, backend='eager')(torch.ones(1, 2))
 steps = [state['step'].item() for state in optimizer.state.values()]
 assert steps == [2, 2], steps
 """,
+    'disable': """
+import torch.compiler
+@torch.compiler.disable(recursive=False)
+def f(x): return x + 1
+assert f(1) == 2
+class Net(torch.nn.Linear): pass
+assert issubclass(torch.compiler.disable(Net), torch.nn.Module)
+""",
+    'star': """
+names = {}
+exec('from torchmetrics import *', names)
+assert 'Accuracy' in names
+""",
+    'two threads': """
+from threading import Thread
+found = []
+def find():
+    found.append(sys.modules['torchmetrics.functional'].accuracy)
+threads = [Thread(target=find) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert len(found) == 4, found
+""",
+    'a failed import is told again': """
+import types
+from importlib.util import spec_from_loader
+from importlib.abc import Loader
+class Broken(Loader):
+    def create_module(self, spec): return None
+    def exec_module(self, module): raise OSError('disk')
+import cifar_lit.parts.startup as startup
+startup.find_spec = lambda name: spec_from_loader(name, Broken())
+startup.postpone('broken')
+for _ in range(2):
+    try:
+        sys.modules['broken'].something
+    except OSError as error:
+        assert str(error) == 'disk'
+    else:
+        raise AssertionError
+""",
     'part of the compiler': """
 from torch._dynamo.utils import counters
 import torch._dynamo
@@ -59,6 +104,7 @@ assert torch._dynamo.utils.__spec__.name == 'torch._dynamo.utils'
     'launch': """
 from cifar_lit.parts.startup import import_wandb
 import_wandb()
+assert isinstance(sys.modules['wandb.sdk.launch'], PostponedModule)
 from wandb.sdk.launch import launch_add, manage_config_file
 """,
 }
@@ -110,33 +156,29 @@ def test_used_later(told, name):
     assert lines[1 + [*CHILDREN].index(name)] == 'rc 0', errors
 
 
-def test_command_imports_little(tmp_path):
-    program = """
+TELL = """
 import sys
 from lightning.pytorch.callbacks import Callback
-from cifar_lit import cli
+from cifar_lit.parts.startup import PostponedModule
 
 class Tell(Callback):
     def on_train_batch_start(self, trainer, model, batch, batch_idx):
         heavy = {'torchvision', 'scipy', 'pandas', 'sympy', 'matplotlib', 'sklearn'}
-        print('heavy', *heavy & {*sys.modules}, flush=True)
-
+        late = ('torch._dynamo', 'torchmetrics', 'torchmetrics.functional')
+        early = [n for n in late if not isinstance(sys.modules[n], PostponedModule)]
+        print('heavy', *heavy & {*sys.modules}, *early, flush=True)
 """
-    program += "cli.main(['fit', '--data.source', 'toy', '--trainer.fast_dev_run', "
-    program += "'true', '--trainer.callbacks+=__main__.Tell', '--run_dir', 'run'])"
-    program = program.replace(
-        'from lightning',
-        'from cifar_lit.parts.startup import postpone_unused\n'
-        'postpone_unused()\nfrom lightning',
-        1,
-    )
-    path = tmp_path / 'program.py'
-    path.write_text(program)
+
+
+def test_command_imports_little(tmp_path):
+    (tmp_path / 'tell.py').write_text(TELL)
+    command = Path(sys.executable).with_name('cifar-lit')
+    words = '--data.source toy --trainer.fast_dev_run true --run_dir run'.split()
     done = subprocess.run(
-        [sys.executable, path],
+        [command, 'fit', *words, '--trainer.callbacks+=tell.Tell'],
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env={**os.environ, 'WANDB_MODE': 'offline'},
+        env={**os.environ, 'WANDB_MODE': 'offline', 'PYTHONPATH': str(tmp_path)},
     )
     assert 'heavy' in done.stdout.splitlines(), done.stdout + done.stderr
