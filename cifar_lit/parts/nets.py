@@ -107,9 +107,9 @@ def weighted_views(
     views: int = 2,  # 1, 2(뒤집기), 6(뒤집기와 한 픽셀 옮기기)
 ):  # (무게, 같은 모양의 이미지)의 목록. 무게의 합은 1
     "평가할 때 볼 이미지들. 출처: airbench94_muon"
-    if views == 1:
-        return [(1, images)]
     seen = [(1, images)]
+    if views == 1:
+        return seen
     if views == 6:
         around = F.pad(images, (1, 1, 1, 1), 'reflect')
         moved = around[:, :, :-2, :-2], around[:, :, 2:, 2:]

@@ -78,8 +78,8 @@ def _class_of_checkpoint(path):
     if not ('://' in path or os.path.isfile(path)):
         return None
     net = read_checkpoint(path).get('net', {})
-    name = net.get('trained_by') or net.get('name', '')
-    return _TRAINS.get(name.rpartition('.')[2])
+    names = net.get('trained_by', ''), net.get('name', '').rpartition('.')[2]
+    return next(filter(None, map(_TRAINS.get, names)), None)
 
 
 def find_model_class(
