@@ -2,9 +2,8 @@
 
 torchvision처럼 한 장씩 변환하기, 텐서에서 바로 고르기와 나란히 잰다.
 
-작업자가 없으면 128장을 한 번에 만들어 배치로 자른다(`cut_ahead`). 2026년 11월 27일 이
-컴퓨터에서 번갈아 재면 배치 32에서 자르지 않을 때 43배, 자를 때 96배였다(일곱 번의
-중앙값). 자르지 않으면 배치마다 PyTorch의 `DataLoader`가 하는 일이 가장 크다.
+작업자가 없으면 128장을 한 번에 만들어 배치로 자른다(`cut_ahead`).
+'cifar_lit, DataLoader'는 자르지 않고 PyTorch의 `DataLoader`로 배치마다 고른 것이다.
 """
 
 import json
@@ -28,7 +27,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 from tutorial import OriginalDataset
 
-from cifar_lit.parts.batches import split_indices
+from cifar_lit.parts.batches import collate, split_indices
 from cifar_lit.parts.pictures import CLASSES, normalize
 
 TITLE = '데이터 경로'
@@ -37,7 +36,8 @@ BATCH = 500  # torchvision과 값이 같은지 볼 때의 배치
 THEIRS, OURS, INDEXING = 'torchvision', 'cifar_lit', 'tensor indexing'
 THEIRS_MOVED = 'torchvision + flip, crop'
 OURS_MOVED = 'cifar_lit + flip, crop'
-NAMES = (THEIRS, OURS, INDEXING, THEIRS_MOVED, OURS_MOVED)
+UNCUT = 'cifar_lit, DataLoader'
+NAMES = (THEIRS, OURS, UNCUT, INDEXING, THEIRS_MOVED, OURS_MOVED)
 
 
 def walk(loader):
@@ -77,6 +77,13 @@ def ours(images, labels, batch_size, **augmentation):
     return dm.train_dataloader()
 
 
+def uncut(images, labels, batch_size):
+    "배치를 앞서 자르지 않는 PyTorch의 `DataLoader`"
+    loader = ours(images, labels, batch_size)
+    options = {'sampler': loader.sampler, 'collate_fn': collate}
+    return DataLoader(loader.dataset, batch_size, **options)
+
+
 def theirs(images, labels, batch_size, *augmentations):
     dataset = OriginalDataset(images, labels)
     dataset.transform.transforms[:0] = augmentations
@@ -89,6 +96,7 @@ def loaders(images, labels, batch_size):
     return {
         THEIRS: theirs(*pictures),
         OURS: ours(*pictures),
+        UNCUT: uncut(*pictures),
         INDEXING: Indexing(*pictures),
         THEIRS_MOVED: theirs(*pictures, crop, v2.RandomHorizontalFlip()),
         OURS_MOVED: ours(*pictures, flip='random', crop=4),
@@ -165,7 +173,12 @@ def memory_row(samples):
 
 def rows(samples):
     made = [same_row(samples), memory_row(samples)]
-    pairs = ((OURS, THEIRS, 40), (OURS_MOVED, THEIRS_MOVED, 25), (OURS, INDEXING, None))
+    pairs = (
+        (OURS, THEIRS, 40),
+        (OURS_MOVED, THEIRS_MOVED, 25),
+        (OURS, UNCUT, None),
+        (OURS, INDEXING, None),
+    )
     for batch_size in sorted({s['batch'] for s in samples if 'batch' in s}):
         measured = pick(samples, batch=batch_size)
         for name, base, target in pairs:
