@@ -124,7 +124,10 @@ def measure(name, arguments, path):
     if not getattr(question, 'RESUMES', False):
         samples = question.measure(arguments.source, arguments.quick)
         return result | {'samples': samples}
-    done = json.loads(path.read_text())['samples'] if path.exists() else []
+    before = json.loads(path.read_text()) if path.exists() else {}
+    done = [] if arguments.quick else before.get('samples', [])
+    if done:  # 앞서 잰 날과 컴퓨터를 남긴다. 표본마다의 것은 표본에 있다.
+        result = {name: before[name] for name in result}
 
     def save(samples):
         write_json(path, result | {'samples': samples})

@@ -3,7 +3,8 @@
 airbench의 규약대로 잰다. 백색화, 학습, 여섯 번 보는 평가의 시간을 더하고, 데이터를
 올리는 것과 컴파일하는 것(버리는 첫 번), 에포크마다의 평가는 뺀다. 앞뒤에서 GPU가
 끝나기를 기다린다. 손으로 쓴 루프는 신경망, 옵티마이저, 데이터를 Trainer와 함께 쓴다.
-airbench94_muon은 잴 때 받고(AIRBENCH, `airbench.py`) 저장소에 두지 않는다.
+airbench94_muon은 잴 때 받고(AIRBENCH, `airbench.py`) 저장소에 두지 않는다. 우리는
+검증에 2,000장을 떼어 에포크마다 48,000장을, airbench는 50,000장을 본다.
 
 GPU가 없으면 아주 작은 신경망으로 CPU에서 한 번 돌아 보기만 한다. 그 시간은 GPU에 대해
 아무것도 말하지 않는다.
@@ -62,7 +63,7 @@ class Runs:
 
     def __init__(self, source, small):
         self.recipe = read_recipe('record')
-        data = {**self.recipe['data'], 'val_size': 1}
+        data = {**self.recipe['data']}
         if small:
             data['batch_size'] = 200
         self.device = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -85,6 +86,7 @@ class Runs:
             accelerator=self.device if self.device == 'cpu' else 'gpu',
             devices=1,
             precision=self.recipe['trainer']['precision'],
+            benchmark=True,
             max_epochs=self.epochs,
             limit_train_batches=self.limit,
             limit_val_batches=0,
@@ -118,7 +120,7 @@ class Runs:
         start = now()
         images = normalize(first_pictures(self.dm, 2000)).to(self.device)
         model.net.init_whitening(images)
-        model.lighten()
+        model.cast_and_compile()
         model.net.train()
         self.train(train)
         model.net.eval()
@@ -141,6 +143,14 @@ def sample(name, seed, seconds, accuracy, **told):
     )
 
 
+def run_theirs(train):
+    def run(seed):
+        result = train(seed)
+        return result['seconds'], result['accuracy'] / 100
+
+    return run
+
+
 def measure(source, quick, done, save):
     on_gpu = torch.cuda.is_available()
     kept = [sample for sample in done if not sample['small']]
@@ -151,15 +161,9 @@ def measure(source, quick, done, save):
     ours, samples = Runs(source, small), kept
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         save_pictures(ours.dm, folder, 2000 if small else None)
-        theirs = ready(THEIRS)
-
-        def run_theirs(seed):
-            result = theirs(seed)
-            return result['seconds'], result['accuracy'] / 100
-
         runs = {TRAINER: ours.trainer, LOOP: ours.loop}
         if on_gpu:
-            runs[THEIRS] = run_theirs
+            runs[THEIRS] = run_theirs(ready(THEIRS))
             for run in runs.values():  # 컴파일하고 몸을 푼다.
                 run(0)
         for seed in range(1 if small else REPEATS):

@@ -2,7 +2,7 @@
 
 더 돌린 시드는 다른 일을 하는 컴퓨터에서 스레드 하나로 돌린 것이라 정확도만 쓴다.
 
-AIRBENCH에 airbench의 legacy/airbench94.py를 주면 그 한 스텝을 CPU의 bf16에서 나란히
+AIRBENCH에 airbench를 푼 폴더를 주면 그 한 스텝을 CPU의 bf16에서 나란히
 잰다. airbench94의 시간은 (한 스텝의 중앙값 × 스텝 수)로 셈한다. 증강, lookahead,
 에포크마다의 평가는 빠지므로 실제보다 짧다. 정확도는 다시 재지 않는다.
 'airbench94'는 새 프로세스에서 적힌 그대로, 'airbench94 + malloc'은 `fast`처럼 메모리를
@@ -19,12 +19,11 @@ import json
 import os
 import statistics
 import sys
-import types
 from math import ceil
-from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
+from airbench import import_script
 from common import (
     draw_bars,
     in_new_process,
@@ -45,25 +44,14 @@ TITLE = '더 길게: fast'
 PUBLISHED = 1029  # airbench94가 2코어에서 학습에 쓴 시간, 초
 ACCURACY = 90.7  # 그 정확도, %
 THEIRS, TUNED = 'airbench94', 'airbench94 + malloc'
-CUDA_ONLY = ('.half().cuda()', 'torch.backends.cudnn.benchmark = True')
 
 
-def import_airbench(path):
-    "`airbench94.py`에서 CUDA에서만 되는 것을 빼고 불러온 모듈"
-    source = Path(path).read_text()
-    for words in CUDA_ONLY:
-        source = source.replace(words, '')
-    module = types.ModuleType('airbench94')
-    exec(compile(source, path, 'exec'), module.__dict__)
-    return module
-
-
-def airbench_seconds(path, count):
+def airbench_seconds(count):
     """`airbench94.py`의 신경망과 SGD로 학습을 마칠 때까지의 시간, 초.
 
     `count`스텝을 돌아 본 것을 모든 스텝에 맞춰 늘린다.
     """
-    theirs = import_airbench(path)
+    theirs = import_script(THEIRS, on_gpu=False)
     options, net = theirs.hyp['opt'], theirs.make_net().train()
     trained = [weight for weight in net.parameters() if weight.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=1e-3, momentum=0.85, nesterov=True)
@@ -110,13 +98,13 @@ def fast(source, seed, **length):
 
 
 def measure(source, quick):
-    path = os.environ.get('AIRBENCH')
+    fetched = os.environ.get('AIRBENCH')
     count = 3 if quick else 15
     length = dict(max_epochs=1, limit_train_batches=10) if quick else {}
     samples = []
     for seed in range(1 if quick else 2):
-        for name in (THEIRS, TUNED) if path else ():
-            spent = in_new_process('long.py', path, name, count)
+        for name in (THEIRS, TUNED) if fetched else ():
+            spent = in_new_process('long.py', name, count)
             samples.append(dict(name=name, repeat=seed, seconds=spent))
         samples.append(fast(source, seed, **length))
     return samples
@@ -163,7 +151,7 @@ def draw(samples, ax):
 
 
 if __name__ == '__main__':
-    path, name, count = sys.argv[1:]
+    name, count = sys.argv[1:]
     if name == TUNED:
         prepare()
-    print(json.dumps(round(airbench_seconds(path, int(count)), 1)))
+    print(json.dumps(round(airbench_seconds(int(count)), 1)))

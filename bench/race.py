@@ -15,6 +15,8 @@ import json
 import statistics
 import sys
 import time
+from datetime import date
+from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
@@ -96,17 +98,20 @@ def measure(source, quick, done, save):
             else:
                 limit = 4096 if quick else 0
                 made = in_new_process('airbench.py', name, source, seed, limit)
+            made |= {'date': str(date.today()), 'source': Path(source).name}
             done.append(dict(name=name, repeat=seed, machine=told, **made))
             save(done)
     return done
 
 
 def together(samples):
-    "모두 잰 시드의 표본"
-    seeds = {s['repeat'] for s in samples}
-    for name in NAMES:
-        seeds &= {s['repeat'] for s in pick(samples, name=name)}
-    return [s for s in samples if s['repeat'] in seeds]
+    "한 컴퓨터에서 모두 잰 시드의 표본, 시드의 차례대로"
+    found = []
+    for seed in sorted({s['repeat'] for s in samples}):
+        same = pick(samples, repeat=seed)
+        if len(same) == len(NAMES) and len({s['machine'] for s in same}) == 1:
+            found += same
+    return found
 
 
 def values(samples, name, key='accuracy'):

@@ -130,8 +130,9 @@ def train(pictures, seed, settings):
     generator = torch.Generator().manual_seed(seed)
     augment = Augment('alternating', crop=2, seed=seed)
     net = FastNet((3, 32, 32), 10, settings['widths'])
-    net.to(memory_format=torch.channels_last).train()
-    cost = gflops(net, {size for _, size, _ in settings['phases']})
+    net.to(memory_format=torch.channels_last)
+    cost = gflops(net.eval(), {size for _, size, _ in settings['phases']})
+    net.train()
     net.size = settings['phases'][0][1]
     net.init_whitening(normalize(images[:2000]))
     learned = [weight for weight in net.parameters() if weight.requires_grad]
