@@ -77,7 +77,6 @@ for thread in threads: thread.join()
 assert len(found) == 4, found
 """,
     'a failed import is told again': """
-import types
 from importlib.util import spec_from_loader
 from importlib.abc import Loader
 class Broken(Loader):

@@ -80,7 +80,7 @@ def _device_of(
     "이미지를 고르는 장치"
     return getattr(images, 'device', torch.device('cpu'))
 
-
+# %% ../../nbs/parts/batches.ipynb #8e8e2053
 class PictureDataset(Dataset):
     "uint8 `(N, 3, H, W)`와 라벨 int64 `(N,)`. 표본은 변환된 이미지와 정수 라벨"
 

@@ -190,7 +190,8 @@ class _Scheduled(_Light):
 
     def on_load_checkpoint(self, checkpoint):
         super().on_load_checkpoint(checkpoint)
-        self.totals.copy_(checkpoint['totals'])
+        if 'totals' in checkpoint:  # FastModel의 체크포인트에는 없다.
+            self.totals.copy_(checkpoint['totals'])
 
 # %% ../../nbs/parts/record.ipynb #4f3c6c8e
 class RecordModel(_Scheduled):

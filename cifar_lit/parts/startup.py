@@ -40,7 +40,7 @@ class PostponedModule(ModuleType):
                 raise AttributeError(f'{self.__name__}에 {name}이 아직 없습니다.')
             return getattr(_run(self), name)
 
-
+# %% ../../nbs/parts/startup.ipynb #73775cef
 def _run(module):  # 같은 모듈. 미룬 것이면 코드를 실행한다
     with _LOCK:
         if isinstance(module, PostponedModule) and not module.running:
@@ -69,7 +69,7 @@ class _Ready(Loader):
 
 
 class _WholeFirst(MetaPathFinder):
-    "하위 모듈보다 먼저, 미룬 패키지의 내용을 돌린다."
+    "하위 모듈보다 먼저, 미룬 패키지의 코드를 실행한다."
 
     @staticmethod
     def find_spec(name, path=None, target=None):
@@ -85,9 +85,9 @@ class _WholeFirst(MetaPathFinder):
 # %% ../../nbs/parts/startup.ipynb #ba5ce6fb
 def postpone(
     name: str,  # 모듈의 이름, 점으로 이은 것
-    known: dict | None = None,  # 내용을 돌리지 않고 답할 이름과 함수
+    known: dict | None = None,  # 코드를 실행하지 않고 답할 이름과 함수
     *,
-    parts: bool = True,  # 하위 모듈을 부를 때는 내용을 돌리지 않는가
+    parts: bool = True,  # 하위 모듈을 부를 때는 코드를 실행하지 않는가
 ):
     "모듈을 미룬다. 이미 불렀거나 설치되지 않았으면 아무것도 하지 않는다."
     spec = None if name in sys.modules else find_spec(name)
@@ -121,7 +121,7 @@ class _Compiled(type):
 class _OptimizedModule(metaclass=_Compiled):
     "`isinstance`로 물으면 진짜 `OptimizedModule`인지 답한다."
 
-
+# %% ../../nbs/parts/startup.ipynb #d7882fd2
 def _disable(fn=None, *args, **kwargs):
     if not isfunction(fn):  # 클래스나 모듈은 진짜가 맡는다.
         return _run(sys.modules[_DYNAMO]).disable(fn, *args, **kwargs)
@@ -144,7 +144,7 @@ def _from(module, name):  # `module`의 `name`. 미룬 모듈의 하위 모듈�
     return lambda: getattr(import_module(module), name)
 
 
-def _call_later(module, name):  # 부를 때 내용을 돌리는 함수
+def _call_later(module, name):  # 부를 때 코드를 실행하는 함수
     def call(*args, **kwargs):
         return getattr(_run(sys.modules[module]), name)(*args, **kwargs)
 
