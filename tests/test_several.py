@@ -211,8 +211,9 @@ def test_the_command_trains_and_resumes_shards(tmp_path):
         '--trainer.strategy.data_parallel_size 2 '
         '--trainer.strategy.tensor_parallel_size 1'
     ).split()
-    train_as(tmp_path, 2, 'part', *shards)
-    train_as(tmp_path, 2, 'whole', *shards, '--trainer.max_epochs', '2')
+    narrow = {'precision': '32-true'}  # FSDP2는 64비트로 학습하지 못한다.
+    train_as(tmp_path, 2, 'part', *shards, **narrow)
+    train_as(tmp_path, 2, 'whole', *shards, '--trainer.max_epochs', '2', **narrow)
     words = [BIN / 'cifar-lit', 'resume', 'part', '--trainer.max_epochs', '2']
     again = start(words, tmp_path, 'again.log')
     assert again.wait(240) == 0, (tmp_path / 'again.log').read_text()[-3000:]
