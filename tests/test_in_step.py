@@ -294,6 +294,29 @@ def long_claims():
     yield f'{spent / theirs:.2f}배가 걸립니다'
 
 
+TOLD = {  # 글의 표에 있는 것
+    '2 epochs': '처음부터 끝까지 32픽셀로 두 에포크',
+    '20, 24, 32 px': '20, 24, 32픽셀로 차례로 키우기',
+    'easy half skipped': '이미 쉬운 이미지의 절반을 건너뛰기',
+    'easy half skipped, 20, 24, 32 px': '키우면서 건너뛰기',
+    'SGD beside Muon': 'Muon 옆의 Adam을 airbench94_muon의 SGD로',
+}
+
+
+def tries_claims():
+    samples = measured('tries')
+    seen, costs = (
+        {name: mean(some, key) for name, some in samples.items()}
+        for key in ('accuracy', 'pflop')
+    )
+    for name, words in TOLD.items():
+        yield f'{words} | {seen[name]:.1f} %'
+    ratios = [costs[name] / costs['2 epochs'] for name in TOLD]
+    yield f'두 에포크의 {min(ratios):.2f}~{max(ratios):.2f}배로'
+    gap = seen['2 epochs, earlier script'] - seen['2 epochs']
+    yield f'난수만 달라도 {gap:.1f} %p'
+
+
 def command_claims():
     found = measured('tutorial')
     yield f'{gain(found["quick"], found["tutorial"])} 더 맞히면서'
@@ -326,7 +349,7 @@ def figures(text):
 
 def test_every_figure_of_the_prose_is_measured():
     text = prose(SPEED)
-    makers = (step_claims, recipe_claims, long_claims, command_claims)
+    makers = (step_claims, recipe_claims, long_claims, tries_claims, command_claims)
     claims = [claim for make in makers for claim in make()]
     assert [claim for claim in claims if claim not in text] == []
     measured_ones = set().union(*map(figures, claims)) | GIVEN
