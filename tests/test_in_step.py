@@ -297,9 +297,9 @@ def long_claims():
 TOLD = {  # 글의 표에 있는 것
     '2 epochs': '처음부터 끝까지 32픽셀로 두 에포크',
     '20, 24, 32 px': '20, 24, 32픽셀로 차례로 키우기',
-    'easy half skipped': '이미 쉬운 이미지의 절반을 건너뛰기',
-    'easy half skipped, 20, 24, 32 px': '키우면서 건너뛰기',
-    'SGD beside Muon': 'Muon 옆의 Adam을 airbench94_muon의 SGD로',
+    'easy half skipped': '손실이 평균보다 작은 이미지의 절반을 건너뛰기',
+    'easy half skipped, 20, 24, 32 px': '키우면서 그 절반도 건너뛰기',
+    'SGD beside Muon': '커널이 아닌 가중치를 Adam 대신 airbench94_muon의 SGD로',
 }
 
 
@@ -314,7 +314,7 @@ def tries_claims():
     ratios = [costs[name] / costs['2 epochs'] for name in TOLD]
     yield f'두 에포크의 {min(ratios):.2f}~{max(ratios):.2f}배로'
     gap = seen['2 epochs, earlier script'] - seen['2 epochs']
-    yield f'난수만 달라도 {gap:.1f} %p'
+    yield f'다른 스크립트에서는 {gap:.1f} %p 높았으니'
 
 
 def command_claims():
