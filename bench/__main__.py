@@ -33,6 +33,7 @@ QUESTIONS = (
     'growth',
     'batch',
     'precision',
+    'muon',
     'search',
     'paper',
     'stream',

@@ -3,7 +3,8 @@
 AIRBENCH가 KellerJordan/cifar10-airbench를 푼 폴더이면 거기서, 아니면 GitHub에서 읽는다.
 GPU에서는 아무것도 고치지 않는다. CPU에서는 CUDA에서만 되는 것(반정밀도, 컴파일,
 CUDA의 시계)만 바꾸고, 프로세서가 bf16을 하드웨어로 계산하면 앞으로 계산을 bf16
-autocast로 한다. 메모리 설정(`tune_cpu`)은 우리와 같다. 시간은 airbench의 규약대로
+autocast로 한다. 그렇지 않은 프로세서에서는 Muon의 bf16도 32비트로 바꾼다(흉내 내면 수십
+배 느리다). 메모리 설정(`tune_cpu`)은 우리와 같다. 시간은 airbench의 규약대로
 백색화, 학습, 여섯 번 보는 평가이고, 에포크마다의 평가는 빠진다.
 """
 
@@ -59,11 +60,13 @@ def read_script(name):
         return reply.read().decode()
 
 
-def import_script(name, on_gpu):
+def import_script(name, on_gpu, mixed):
     "`__main__`을 돌리지 않고 불러온 모듈"
     source = read_script(name)
     for pattern, word in () if on_gpu else ON_CPU:
         source = re.sub(pattern, word, source)
+    if not on_gpu and not mixed:
+        source = source.replace('.bfloat16()', '.float()')
     module = types.ModuleType(name)
     module.Clock = Clock
     exec(compile(source, f'{name}.py', 'exec'), module.__dict__)
@@ -96,11 +99,11 @@ def save_pictures(dm, folder, limit=None):
 def ready(name):
     "`run(seed)`를 부르면 한 번 학습하는 함수. 사진은 지금 폴더의 cifar10/에 있다"
     on_gpu = torch.cuda.is_available()
-    module, told = import_script(name, on_gpu), []
+    mixed = not on_gpu and best_precision() == 'bf16-mixed'
+    module, told = import_script(name, on_gpu, mixed), []
     module.print_training_details = lambda values, is_final_entry: told.append(
         {key: value for key, value in values.items() if type(value) in (int, float)}
     )
-    mixed = not on_gpu and best_precision() == 'bf16-mixed'
     make = module.CifarNet if name == 'airbench94_muon' else module.make_net
     if name == 'airbench94_muon':
         net = make().to('cuda' if on_gpu else 'cpu')

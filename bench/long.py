@@ -51,7 +51,7 @@ def airbench_seconds(count):
 
     `count`스텝을 돌아 본 것을 모든 스텝에 맞춰 늘린다.
     """
-    theirs = import_script(THEIRS, on_gpu=False)
+    theirs = import_script(THEIRS, on_gpu=False, mixed=True)
     options, net = theirs.hyp['opt'], theirs.make_net().train()
     trained = [weight for weight in net.parameters() if weight.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=1e-3, momentum=0.85, nesterov=True)

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from .model import LitModel
 from .parts.files import InputError
+from .parts.hardware import best_precision
 from .parts.nets import FastNet
 from .parts.pictures import normalize
 
@@ -38,7 +39,8 @@ def orthogonalize(
     steps: int = 3,  # 되풀이할 횟수
 ):  # 같은 모양
     "특잇값을 모두 1에 가깝게 바꾼다. 계수의 출처: Keller Jordan의 Muon"
-    x = matrix.bfloat16()
+    short = best_precision(matrix.device.type) == 'bf16-mixed'
+    x = matrix.to(torch.bfloat16 if short else torch.float32)
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
         square = x @ x.mT

@@ -10,6 +10,7 @@ import torch
 import yaml
 from torch.utils.data import DataLoader
 
+from cifar_lit import speed
 from cifar_lit.cli import main
 from cifar_lit.data import CIFAR10DataModule
 from cifar_lit.parts.files import InputError
@@ -158,3 +159,15 @@ def test_wrong_recipe_and_missing_pictures(call):
         trainer.fit(FastModel((3, 32, 32), 10), loader)
     with pytest.raises(InputError, match='size=8'):
         FastNet((3, 32, 32), 10, size=8)
+
+
+@pytest.mark.parametrize('precision', ['bf16-mixed', '32-true'])
+def test_muon_multiplies_in_the_bits_that_are_fast_here(monkeypatch, precision):
+    monkeypatch.setattr(speed, 'best_precision', lambda device: precision)
+    matrix = torch.randn(8, 12, generator=torch.Generator().manual_seed(0))
+    x = matrix.bfloat16() if precision == 'bf16-mixed' else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(3):
+        square = x @ x.mT
+        x = 3.4445 * x - 4.7750 * square @ x + 2.0315 * square @ (square @ x)
+    assert torch.equal(speed.orthogonalize(matrix), x.float())
