@@ -107,7 +107,7 @@ class FastModel(LitModel):
         learning_rate: float = 0.15,  # 합성곱 가중치의 가장 큰 학습률
         *,
         widths: tuple[int, ...] = (64, 256, 256),  # 블록마다 채널 수
-        size: int = 32,  # 이미지를 줄여서 볼 한 변, 픽셀
+        size: int | tuple[int, ...] = 32,  # 줄여서 볼 한 변, 픽셀. 여럿이면 차례로
         other_learning_rate: float = 0.03,  # 나머지 매개변수의 가장 큰 학습률
         momentum: float = 0.6,  # Muon의 모멘텀
         warmup: float = 0.1,  # 학습률을 올리는 스텝의 비율
@@ -128,6 +128,7 @@ class FastModel(LitModel):
             self.net.init_whitening(normalize(images).to(self.device))
 
     def training_step(self, batch, batch_idx):
+        self.net.grow(self.global_step / self.trainer.estimated_stepping_batches)
         x, y = batch
         logits = self(x)
         smoothing = self.hparams.label_smoothing

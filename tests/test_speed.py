@@ -161,6 +161,54 @@ def test_wrong_recipe_and_missing_pictures(call):
         FastNet((3, 32, 32), 10, size=8)
 
 
+class Sizes(pl.Callback):
+    "스텝마다 배운 한 변과, 검증할 때마다 본 한 변"
+
+    def setup(self, trainer, pl_module, stage):
+        self.trained, self.tested = [], []
+        pl_module.net.whiten.register_forward_pre_hook(self.note)
+
+    def note(self, layer, inputs):
+        seen = self.trained if layer.training else self.tested
+        seen.append(inputs[0].shape[-1])
+
+
+def test_pictures_grow_and_a_resumed_run_goes_on_at_its_size(tmp_path):
+    dm = CIFAR10DataModule(16, source='toy')
+    keep = dict(accelerator='cpu', logger=False, default_root_dir=tmp_path)
+    quiet = dict(enable_progress_bar=False, enable_model_summary=False)
+    length = dict(limit_train_batches=2, limit_val_batches=1, num_sanity_val_steps=0)
+
+    def trained(epochs, **resumed):
+        model = FastModel((3, 32, 32), 10, widths=(8, 16), size=(16, 24, 32))
+        sizes = Sizes()
+        settings = dict(max_epochs=epochs, callbacks=[sizes])
+        trainer = pl.Trainer(**keep, **quiet, **length, **settings)
+        trainer.fit(model, dm, **resumed)
+        return trainer, sizes
+
+    trainer, sizes = trained(3)
+    assert sizes.trained == [16, 16, 24, 24, 32, 32]
+    assert set(sizes.tested) == {32}
+    trainer.save_checkpoint(tmp_path / 'third.ckpt')
+    _, sizes = trained(6, ckpt_path=tmp_path / 'third.ckpt', weights_only=True)
+    assert sizes.trained == [24, 24, 32, 32, 32, 32]
+
+
+def test_growing_sizes_from_the_command_line(call, capsys):
+    grown = ('--model_class', 'cifar_lit.speed.FastModel', '--model.widths', '[8,16]')
+    run = ('--run_dir', 'run', '--model.size')
+    assert call('fit', *SHORT, *grown, *run, '[16,32]') is None
+    checkpoint = torch.load('run/checkpoints/best.ckpt', weights_only=True)
+    assert checkpoint['net']['arguments']['size'] in ([16, 32], (16, 32))
+    tested = '--ckpt_path run/checkpoints/best.ckpt --run_dir tested'.split()
+    assert call('test', '--data.source', 'toy', *tested) is None
+    for wrong in ('[4,32]', '[]'):
+        assert '8 이상이어야' in call('fit', *SHORT, *grown, *run, wrong)
+    assert call('fit', *SHORT, *grown, *run, 'small') == 2
+    assert '"model.size"' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('precision', ['bf16-mixed', '32-true'])
 def test_muon_multiplies_in_the_bits_that_are_fast_here(monkeypatch, precision):
     monkeypatch.setattr(speed, 'best_precision', lambda device: precision)
