@@ -2,14 +2,17 @@
 
 `FastNet`과 Muon의 학습을 손으로 쓴 루프로 돌리며 설정을 바꾼다. 정확도는 학습 사진에서
 떼어 둔 5,000장에서 여섯 번 보고 잰 것이라, 여기서 고른 것을 테스트 사진으로 다시 잴 수
-있다. 계산량은 앞으로 한 번의 곱셈과 덧셈에 셋(앞뒤)을 곱해 학습 내내 더한 것이다.
-시간은 스레드 하나로 다른 일과 함께 돌며 잰 것이라 정확도와 계산량만 비교하고, 끝까지의
-시간은 `race`가 잰다.
+있다. 큰 신경망의 줄만 사진을 모두 학습하고 테스트 사진에서 쟀다. 계산량은 앞으로 한
+번의 곱셈과 덧셈에 셋(앞뒤)을 곱해 학습 내내 더한 것이다. 시간은 다른 일과 함께 돌며
+잰 것이라 정확도와 계산량만 비교하고, 끝까지의 시간은 `race`가 잰다.
 
 멈추었다 이어서 할 수 있다. 표본은 한 번 끝날 때마다 `tries.json`에 남는다.
 2026년 11월 27일의 줄(`batch 250`, `24 px`, `20 then 32 px`, `crop`)은 설정이 같은 앞선
 스크립트로 잰 것이라 섞는 순서와 증강의 난수가 이 파일의 것과 다르다. 그 스크립트로
 잰 `2 epochs`도 남겨 두었다('earlier script'). 둘의 차이만 한 것은 우연일 수 있다.
+'loss averaged'의 두 줄은 손실의 합에 맞춘 airbench의 학습률을 평균에 쓴 잘못으로, SGD의
+다른 줄이 제대로 된 것이다. `muon`이 '32 bits'인 표본은 Muon의 행렬을 32비트로, 나머지는
+bf16으로 곱했다.
 """
 
 import math
@@ -23,6 +26,7 @@ from common import load, pick, row, spread
 from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_lit.parts.augment import Augment
+from cifar_lit.parts.hardware import best_precision
 from cifar_lit.parts.nets import FastNet, shrink, weighted_views
 from cifar_lit.parts.pictures import normalize
 from cifar_lit.parts.record import MuonWithSGD, record_groups
@@ -49,6 +53,7 @@ PLAIN = dict(
     warmup=0.1,
     phases=WHOLE,
     size=32,  # 평가할 때의 한 변
+    all_pictures=False,  # 떼어 두지 않고 학습해 테스트 사진에서 잰다
 )
 TRIES = {
     '2 epochs': {},
@@ -66,7 +71,7 @@ TRIES = {
     },
     '24 then 32 px': {'epochs': 2.7, 'phases': ((0.5, 24, 32), (0.5, 32, 32))},
     'SGD beside Muon': {'optimizer': 'sgd'},
-    'SGD, batch 1000': {'optimizer': 'sgd', 'batch': 1000, 'lr': 0.18, 'warmup': 0.0},
+    'SGD, batch 2000': {'optimizer': 'sgd', 'batch': 2000, 'lr': 0.24, 'warmup': 0.0},
     'rate 0.1': {'lr': 0.1},
     'rate 0.24': {'lr': 0.24},
     'smoothing 0.1': {'smoothing': 0.1},
@@ -80,14 +85,40 @@ TRIES = {
         'epochs': 3.5,
         'phases': ((0.35, 16, 32), (0.3, 24, 32), (0.35, 32, 32)),
     },
+    'SGD, 20, 24, 32 px': {
+        'optimizer': 'sgd',
+        'epochs': 3.3,
+        'phases': GROWING,
+    },
+    'SGD, rate 0.24, 20, 24, 32 px': {
+        'optimizer': 'sgd',
+        'lr': 0.24,
+        'epochs': 3.3,
+        'phases': GROWING,
+    },
+    'SGD, no warm-up, 20, 24, 32 px': {
+        'optimizer': 'sgd',
+        'warmup': 0.0,
+        'epochs': 3.3,
+        'phases': GROWING,
+    },
+    'rate 0.24, 20, 24, 32 px': {'lr': 0.24, 'epochs': 3.3, 'phases': GROWING},
+    'fast net, 10 epochs, 20, 24, 32 px': {
+        'widths': WIDE,
+        'epochs': 10.0,
+        'phases': GROWING,
+        'all_pictures': True,
+    },
     'narrower, 3.2 epochs': {'widths': (24, 96, 96), 'epochs': 3.2},
     'wider, 1.3 epochs': {'widths': (40, 160, 160), 'epochs': 1.3},
 }
 
 
-def split(source):
-    "학습할 (이미지, 라벨), 떼어 둔 (이미지, 라벨)"
-    data = load(source).cifar_train.dataset
+def split(dm, all_pictures=False):
+    "학습할 (이미지, 라벨), 정확도를 잴 (이미지, 라벨)"
+    data = dm.cifar_train.dataset
+    if all_pictures:
+        return (data.images, data.labels), (dm.cifar_test.images, dm.cifar_test.labels)
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
     kept, used = order[:HELD], order[HELD:]
     return (
@@ -183,7 +214,7 @@ def train(pictures, seed, settings):
     net.to(memory_format=torch.channels_last)
     cost = gflops(net.eval(), {size for _, size, _ in settings['phases']})
     net.train()
-    net.size = settings['phases'][0][1]
+    net.train_size = settings['phases'][0][1]
     net.init_whitening(normalize(images[:2000]))
     optimizer = optimizer_for(net, settings)
     peaks = [group['lr'] for group in optimizer.param_groups]
@@ -198,7 +229,9 @@ def train(pictures, seed, settings):
         smoothing = {'label_smoothing': settings['smoothing'], 'reduction': 'none'}
         loss = F.cross_entropy(logits, labels[some], **smoothing)
         losses[some] = loss.detach()
-        (loss * weights).mean().backward()
+        loss = (loss * weights).sum()
+        # airbench94_muon의 학습률은 손실의 합에 맞춘 것이다.
+        (loss if settings['optimizer'] == 'sgd' else loss / len(some)).backward()
         scale = rate(done, settings['warmup'])
         for group, peak in zip(optimizer.param_groups, peaks):
             group['lr'] = peak * scale
@@ -223,13 +256,14 @@ def accuracy(net, pictures, size):
 
 def measure(source, quick, done, save):
     torch.set_num_threads(MEASURED['threads'])
-    used, held = split(source)
-    if quick:
-        used, held = ([part[:2000] for part in data] for data in (used, held))
+    dm = load(source)
     for name, changed in TRIES.items():
         if pick(done, name=name, repeat=0):
             continue
         settings = {**PLAIN, **changed}
+        used, held = split(dm, settings['all_pictures'])
+        if quick:
+            used, held = ([part[:2000] for part in data] for data in (used, held))
         start = time.perf_counter()
         net, steps, spent = train(used, 0, settings)
         seconds = time.perf_counter() - start
@@ -237,6 +271,8 @@ def measure(source, quick, done, save):
             dict(
                 name=name,
                 repeat=0,
+                seed=0,
+                muon='bf16' if best_precision() == 'bf16-mixed' else '32 bits',
                 date=str(date.today()),
                 seconds=round(seconds, 1),
                 steps=steps,
@@ -255,7 +291,9 @@ def rows(samples):
         found = pick(samples, name=name)
         cost = statistics.median(sample['pflop'] for sample in found)
         seen = spread([sample['accuracy'] for sample in found])
-        made.append(row(name, f'{cost:.3f} PFLOP, 떼어 둔 사진 {seen} %'))
+        tested = found[0]['settings'].get('all_pictures')
+        where = '테스트 사진' if tested else '떼어 둔 사진'
+        made.append(row(name, f'{cost:.3f} PFLOP, {where} {seen} %'))
     return made
 
 

@@ -294,6 +294,7 @@ def long_claims():
     yield f'{spent / theirs:.2f}배가 걸립니다'
 
 
+FAST_NET = 0.23629472  # 32픽셀 한 장을 앞으로, 10억 번의 곱셈과 덧셈 (`gflops`)
 TOLD = {  # 글의 표에 있는 것
     '2 epochs': '처음부터 끝까지 32픽셀로 두 에포크',
     '20, 24, 32 px': '20, 24, 32픽셀로 차례로 키우기',
@@ -315,6 +316,20 @@ def tries_claims():
     yield f'두 에포크의 {min(ratios):.2f}~{max(ratios):.2f}배로'
     gap = seen['2 epochs, earlier script'] - seen['2 epochs']
     yield f'다른 스크립트에서는 {gap:.1f} %p 높았으니'
+    counts = [len(samples[name]) for name in TOLD]
+    assert counts == [3, 3, 1, 1, 1]
+    yield '앞의 두 줄은 세 번씩(시드 둘), 나머지는 한 번'
+    [wide] = samples['fast net, 10 epochs, 20, 24, 32 px']
+    whole = mean(measured('long')['fast'], 'pictures') * 3 * FAST_NET / 1e6
+    share = wide['pflop'] / whole
+    yield f'`fast`의 {share:.2f}배의 계산으로 테스트 {wide["accuracy"]:.1f} %'
+
+
+def muon_claims():
+    found = measured('muon')
+    pairs = zip(found['fast, bf16'], found['fast, 32 bits'], strict=True)
+    ratio = statistics.median(slow['seconds'] / fast['seconds'] for slow, fast in pairs)
+    yield f'`fast` 레시피의 Muon을 재니 32비트가 {ratio:.0f}배 빨랐습니다'
 
 
 def command_claims():
@@ -349,7 +364,8 @@ def figures(text):
 
 def test_every_figure_of_the_prose_is_measured():
     text = prose(SPEED)
-    makers = (step_claims, recipe_claims, long_claims, tries_claims, command_claims)
+    makers = [step_claims, recipe_claims, muon_claims, long_claims, tries_claims]
+    makers += [command_claims]
     claims = [claim for make in makers for claim in make()]
     assert [claim for claim in claims if claim not in text] == []
     measured_ones = set().union(*map(figures, claims)) | GIVEN
