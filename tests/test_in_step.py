@@ -318,7 +318,7 @@ def tries_claims():
     yield f'다른 스크립트에서는 {gap:.1f} %p 높았으니'
     counts = [len(samples[name]) for name in TOLD]
     assert counts == [3, 3, 1, 1, 1]
-    yield '앞의 두 줄은 세 번씩(시드 둘), 나머지는 한 번'
+    yield '앞의 두 줄은 세 번씩(시드 0으로 두 번, 1로 한 번), 나머지는 한 번'
     [wide] = samples['fast net, 10 epochs, 20, 24, 32 px']
     whole = mean(measured('long')['fast'], 'pictures') * 3 * FAST_NET / 1e6
     share = wide['pflop'] / whole

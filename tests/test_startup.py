@@ -100,6 +100,13 @@ assert torch._dynamo.utils is sys.modules['torch._dynamo.utils']
 assert torch._dynamo.utils.counters is counters
 assert torch._dynamo.utils.__spec__.name == 'torch._dynamo.utils'
 """,
+    'one finder, whose caches are emptied': """
+import importlib
+postpone_unused()
+importlib.invalidate_caches()
+kinds = [type(finder).__name__ for finder in sys.meta_path]
+assert kinds.count('_WholeFirst') == 1, kinds
+""",
     'launch': """
 from cifar_lit.parts.startup import import_wandb
 import_wandb()

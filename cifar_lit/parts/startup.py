@@ -71,8 +71,7 @@ class _Ready(Loader):
 class _WholeFirst(MetaPathFinder):
     "하위 모듈보다 먼저, 미룬 패키지의 코드를 실행한다."
 
-    @staticmethod
-    def find_spec(name, path=None, target=None):
+    def find_spec(self, name, path=None, target=None):
         package = sys.modules.get(name.rpartition('.')[0])
         if not isinstance(package, PostponedModule):
             return None
@@ -97,8 +96,8 @@ def postpone(
     module.__class__ = PostponedModule
     module.known, module.parts = known or {}, parts
     sys.modules[name] = module
-    if _WholeFirst not in sys.meta_path:
-        sys.meta_path.insert(0, _WholeFirst)
+    if not any(isinstance(finder, _WholeFirst) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _WholeFirst())
     parent, _, last = name.rpartition('.')
     if parent:
         setattr(sys.modules[parent], last, module)
