@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from common import draw_bars, faster_row, interleave, seconds
 
 from cifar_lit import speed
-from cifar_lit.parts.nets import FastNet
 from cifar_lit.parts.recipes import read_recipe
 
 TITLE = 'Muon의 정밀도'
@@ -22,7 +21,7 @@ def step_of(recipe, precision):
     "`MuonWithAdam.step` 한 번의 초를 돌려주는 함수"
     torch.manual_seed(0)
     settings = read_recipe(recipe).get('model', {})
-    net = FastNet((3, 32, 32), 10, settings.get('widths', (64, 256, 256)))
+    net = speed.FastModel((3, 32, 32), 10, **settings).net
     logits = net.logits(torch.randn(16, 3, 32, 32))
     F.cross_entropy(logits, torch.arange(16) % 10).backward()
     learned = [weight for weight in net.parameters() if weight.requires_grad]
