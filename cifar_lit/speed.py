@@ -44,7 +44,7 @@ def orthogonalize(
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
         square = x @ x.mT
-        x = 3.4445 * x - 4.7750 * square @ x + 2.0315 * square @ (square @ x)
+        x = 3.4445 * x + (2.0315 * square @ square - 4.7750 * square) @ x
     return x.to(matrix.dtype)
 
 # %% ../nbs/06_speed.ipynb #eadb8dd3
