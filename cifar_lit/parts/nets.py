@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .files import InputError
+from .winograd import WinogradConv2d
 
 # %% ../../nbs/parts/nets.ipynb #d07ceb81
 def flat_size(
@@ -79,7 +80,7 @@ def whitening_filters(
 
 # %% ../../nbs/parts/nets.ipynb #6f729d2b
 def _conv(inputs, outputs):
-    conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    conv = WinogradConv2d(inputs, outputs)
     nn.init.dirac_(conv.weight.data[: min(inputs, outputs)])
     return conv
 
