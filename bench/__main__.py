@@ -34,6 +34,7 @@ QUESTIONS = (
     'batch',
     'precision',
     'muon',
+    'conv',
     'search',
     'paper',
     'stream',
