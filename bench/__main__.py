@@ -25,7 +25,6 @@ QUESTIONS = (
     'tutorial',
     'grid',
     'recipe',
-    'long',
     'race',
     'tries',
     'imports',

@@ -13,12 +13,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 from torture_table import table
 
 from cifar_lit.parts.commands import HELP
-from cifar_lit.parts.nets import FastNet
 
 ROOT = Path(__file__).parent.parent
 LIBRARY, NBS = ROOT / 'cifar_lit', ROOT / 'nbs'
@@ -181,15 +178,22 @@ def spread(samples):
     return f'{mean(samples, "accuracy"):.1f} ± {deviation(samples):.1f} %'
 
 
+RACED = {
+    'fast': '`cifar-lit tutorial --recipe fast` (06장)',
+    'airbench94_muon': '[airbench94_muon](https://github.com/KellerJordan/cifar10-airbench)을 CPU로',
+}
+
+
 def test_readme_figures_are_the_measured_ones():
     text = (ROOT / 'README.md').read_text()
     found = measured('tutorial')
     for samples in found.values():
         assert len(samples) >= 5
         assert f'| {middle(samples):.0f}초 | {spread(samples)} |' in text
-    whole = measured('long')['fast']
-    timed = [sample for sample in whole if 'seconds' in sample]
-    assert f'| {mean(timed, "seconds"):.0f}초 | {spread(whole)} |' in text
+    for name, words in RACED.items():
+        samples = measured('race')[name]
+        row = f'| {words} | {mean(samples, "seconds"):,.0f}초 | {raced(samples)} |'
+        assert row in text
     assert min(sample['accuracy'] for sample in found['cifar_lit']) >= 52
 
 
@@ -201,7 +205,6 @@ COMMANDS = {  # 표본의 이름과 그림에서의 이름
     'tutorial': 'tutorial',
     'cifar_lit': 'cifar-lit',
     'quick': 'recipe quick',
-    'fast': 'recipe fast',
 }
 
 
@@ -238,7 +241,7 @@ def test_the_plot_shows_the_samples():
         for name, samples in measured('recipe').items()
         if name not in NOT_IN_THE_CHAPTER
     ]
-    commands = measured('tutorial') | measured('long')
+    commands = measured('tutorial')
     rows += [plotted_row(COMMANDS[name], commands[name]) for name in COMMANDS]
     assert '\n'.join(rows) in SPEED.read_text().replace('\\n",\n    "', '\n')
 
@@ -285,16 +288,51 @@ def recipe_claims():
     yield f'차이 {gain(row["weight averaging"], row["flip at test"])}는 표준편차 안'
 
 
-def long_claims():
-    found = measured('long')
-    timed = [sample for sample in found['fast'] if 'seconds' in sample]
-    spent, theirs = mean(timed, 'seconds'), mean(found[AIRBENCH], 'seconds')
-    yield f'학습에 {spent:.0f}초'
-    yield f'걸려 {spread(found["fast"])}에 닿습니다'
-    yield f'시드 {len(timed)}개의 평균'
-    yield f'정확도는 시드 {len(found["fast"])}개에서'
-    yield f'모든 스텝은 {theirs:.0f}초입니다'
-    yield f'{spent / theirs:.2f}배가 걸립니다'
+def raced(samples):
+    "시드마다 한 번. 하나뿐이면 흩어진 정도를 모른다."
+    return spread(samples) if len(samples) > 1 else f'{mean(samples, "accuracy"):.1f} %'
+
+
+def race_claims():
+    found = measured('race')
+    [where] = {s['machine'] for samples in found.values() for s in samples}
+    assert where.endswith('(AVX2, 32-true)')
+    for name, samples in found.items():
+        assert [sample['repeat'] for sample in samples] == [0]
+        yield f'| {name} | {mean(samples, "seconds"):,.0f} | {raced(samples)} |'
+    yield 'AMD EPYC(AVX2, 32비트) 2코어'
+    yield '시드 하나로 한 번씩'
+    ours, theirs = found['fast'], found['airbench94_muon']
+    ratio = mean(ours, 'seconds') / mean(theirs, 'seconds')
+    yield f'airbench94_muon의 {ratio:.2f}배의 시간에 마칩니다'
+    yield f'정확도는 {gain(ours, theirs)} 낮습니다'
+    assert mean(ours, 'accuracy') < mean(theirs, 'accuracy')
+
+
+def curve_lines(name, samples):
+    "시드마다의 곡선을 평균한 것, 마지막 평가까지"
+    curves = [[*s['curve'], [s['seconds'], s['accuracy']]] for s in samples]
+    points = [map(statistics.mean, zip(*same)) for same in zip(*curves, strict=True)]
+    seconds, accuracy = zip(*points)
+    yield ','.join([name, 'seconds', *(f'{value:.0f}' for value in seconds)])
+    yield ','.join([name, 'accuracy', *(f'{value:.1f}' for value in accuracy)])
+
+
+def test_the_race_is_drawn_as_it_was_run():
+    found = measured('race')
+    lines = [line for name in found for line in curve_lines(name, found[name])]
+    assert '\n'.join(lines) in SPEED.read_text().replace('\\n",\n    "', '\n')
+
+
+def conv_claims():
+    found = measured('conv')
+    for size in (18, 24, 32):
+        ways = [found[f'step, {size} px, {way}'] for way in ('direct', 'winograd')]
+        pairs = zip(*ways, strict=True)
+        ratio = statistics.median(
+            slow['seconds'] / fast['seconds'] for slow, fast in pairs
+        )
+        yield f'{size}픽셀에서 {ratio:.2f}배'
 
 
 TOLD = {  # 글의 표에 있는 것
@@ -322,13 +360,6 @@ def tries_claims():
     assert counts == [3, 3, 1, 1, 1]
     yield '앞의 두 줄은 세 번씩'
     yield '나머지는 한 번 잰 것'
-    [wide] = samples['fast net, 10 epochs, 20, 24, 32 px']
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        FastNet((3, 32, 32), 10).logits(torch.zeros(1, 3, 32, 32))
-    whole = mean(measured('long')['fast'], 'pictures') * 3
-    whole *= counter.get_total_flops() / 1e15
-    share = wide['pflop'] / whole
-    yield f'`fast`의 {share:.2f}배의 계산으로 테스트 {wide["accuracy"]:.1f} %'
 
 
 def muon_claims():
@@ -355,9 +386,7 @@ def command_claims():
     yield '학습이 {:.1f}배, 명령이 {:.1f}배'.format(*ratios)
 
 
-AIRBENCH = 'airbench94 + malloc'
 QUICK = 'flip at test'  # `quick` 레시피 그대로인 줄
-GIVEN = {'90.7 %'}  # 다시 재지 않았다고 글이 말하는 것
 FIGURE = r'\d[\d,.]*(?: ± [\d.]+)? ?(?:%p|%|초|ms|배)'
 
 
@@ -370,11 +399,11 @@ def figures(text):
 
 def test_every_figure_of_the_prose_is_measured():
     text = prose(SPEED)
-    makers = [step_claims, recipe_claims, muon_claims, long_claims, tries_claims]
-    makers += [command_claims]
+    makers = [step_claims, recipe_claims, muon_claims, tries_claims, conv_claims]
+    makers += [command_claims, race_claims]
     claims = [claim for make in makers for claim in make()]
     assert [claim for claim in claims if claim not in text] == []
-    measured_ones = set().union(*map(figures, claims)) | GIVEN
+    measured_ones = set().union(*map(figures, claims))
     assert figures(text) - measured_ones == set()
 
 
@@ -574,8 +603,8 @@ def test_help_tells_the_measured_times():
     assert 4 <= spent[0] < 5.5
     assert f'학습 5초, 명령 전체 {spent[1]:.0f}초' in HELP
     assert f'# {spent[1]:.0f}초, 대부분은' in (ROOT / 'README.md').read_text()
-    fast = [s for s in measured('long')['fast'] if 'seconds' in s]
-    assert 12 <= middle(fast) / 60 < 13 and '학습 12분 남짓' in HELP
+    minutes = mean(measured('race')['fast'], 'seconds') / 60
+    assert 30 <= minutes < 35 and '학습 30분 남짓' in HELP
 
 
 @pytest.mark.parametrize('name', ['03_train', 'parts/resume'])

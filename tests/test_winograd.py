@@ -44,6 +44,14 @@ def test_one_of_the_two_may_be_frozen():
     assert not winograd(x.detach(), weight.detach()).requires_grad
 
 
+def test_a_second_derivative_is_refused():
+    x, weight = normal(1, 3, 6, 6).requires_grad_(), normal(2, 3, 3, 3)
+    y = winograd(x, weight).square().sum()
+    [gradient] = torch.autograd.grad(y, x, create_graph=True)
+    with pytest.raises(RuntimeError, match='once_differentiable'):
+        gradient.sum().backward()
+
+
 def gradients_of(net, images):
     net.zero_grad()
     F.cross_entropy(net(images), torch.arange(8)).backward()
@@ -77,5 +85,7 @@ def test_only_in_training_and_only_in_32_bits():
         [conv.eval() and fewer(), conv.train() and conv.double() and fewer()]
     )
     conv.float()
+    assert conv(x[0]).shape == (128, 8, 8)  # 배치가 아니면
+    assert not WinogradConv2d(8, 4096)._worth_it(normal(1, 8, 8, 8))
     compiled = torch.compile(conv, backend='eager', fullgraph=True)
     assert 'Winograd' not in compiled(x).grad_fn.name()
