@@ -178,9 +178,10 @@ def spread(samples):
     return f'{mean(samples, "accuracy"):.1f} ± {deviation(samples):.1f} %'
 
 
+AIRBENCH = 'https://github.com/KellerJordan/cifar10-airbench'
 RACED = {
     'fast': '`cifar-lit tutorial --recipe fast` (06장)',
-    'airbench94_muon': '[airbench94_muon](https://github.com/KellerJordan/cifar10-airbench)을 CPU로',
+    'airbench94_muon': f'[airbench94_muon]({AIRBENCH})을 CPU로',
 }
 
 
