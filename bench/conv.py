@@ -10,10 +10,11 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 from common import draw_bars, faster_row, interleave, seconds
+from tries import PLAIN, optimizer_for
 
 from cifar_lit.parts.nets import shrink
 from cifar_lit.parts.winograd import WinogradConv2d, winograd
-from cifar_lit.speed import FastModel, MuonWithAdam
+from cifar_lit.speed import FastModel
 
 TITLE = 'Winograd 합성곱'
 WAYS = ('winograd', 'direct')
@@ -33,10 +34,7 @@ def step_at(size, way):
     torch.manual_seed(0)
     net = FastModel((3, 32, 32), 10).net
     net.to(memory_format=torch.channels_last).train()
-    learned = [weight for weight in net.parameters() if weight.requires_grad]
-    kernels = [weight for weight in learned if weight.ndim == 4]
-    others = [weight for weight in learned if weight.ndim < 4]
-    optimizer = MuonWithAdam(kernels, others)
+    optimizer = optimizer_for(net, PLAIN)
     images = shrink(torch.randn(500, 3, 32, 32), size)
     images = images.to(memory_format=torch.channels_last)
     labels = torch.arange(500) % 10

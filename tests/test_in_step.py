@@ -329,11 +329,11 @@ def conv_claims():
     found = measured('conv')
     for size in (18, 24, 32):
         ways = [found[f'step, {size} px, {way}'] for way in ('direct', 'winograd')]
-        pairs = zip(*ways, strict=True)
-        ratio = statistics.median(
-            slow['seconds'] / fast['seconds'] for slow, fast in pairs
+        ratios = sorted(
+            slow['seconds'] / fast['seconds'] for slow, fast in zip(*ways, strict=True)
         )
-        yield f'{size}픽셀에서 {ratio:.2f}배'
+        middle_one = f'{statistics.median(ratios):.2f}배'
+        yield f'{size}픽셀에서 {middle_one}({ratios[0]:.2f}~{ratios[-1]:.2f}배)'
 
 
 TOLD = {  # 글의 표에 있는 것

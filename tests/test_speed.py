@@ -213,9 +213,9 @@ def test_growing_sizes_from_the_command_line(call, capsys):
 def test_muon_multiplies_in_the_bits_that_are_fast_here(monkeypatch, precision):
     monkeypatch.setattr(speed, 'best_precision', lambda device: precision)
     matrix = torch.randn(8, 12, generator=torch.Generator().manual_seed(0))
-    x = matrix.bfloat16() if precision == 'bf16-mixed' else matrix
-    x = x / (x.norm() + 1e-7)
-    for _ in range(3):
+    x = matrix.double() / matrix.double().norm()
+    for _ in range(3):  # 정의대로, 64비트로
         square = x @ x.mT
         x = 3.4445 * x - 4.7750 * square @ x + 2.0315 * square @ (square @ x)
-    assert torch.equal(speed.orthogonalize(matrix), x.float())
+    error = (speed.orthogonalize(matrix) - x).norm() / x.norm()
+    assert (1e-3 < error < 5e-2) if precision == 'bf16-mixed' else error < 1e-5

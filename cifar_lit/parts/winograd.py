@@ -117,15 +117,12 @@ class _Winograd(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_x = _added(_BB.T @ _multiplied(products, kernels.mT), *ctx.shape)
         if ctx.needs_input_grad[1]:
-            flat = torch.bmm(tiles.permute(1, 2, 0), products.transpose(0, 1)).flatten(
-                1
-            )
-            of_weight = (
-                (_GG.T @ flat).view(3, 3, *kernels.shape[1:]).permute(3, 2, 0, 1)
-            )
+            of_kernels = tiles.permute(1, 2, 0) @ products.transpose(0, 1)
+            of_weight = _GG.T @ of_kernels.flatten(1)
+            of_weight = of_weight.view(3, 3, *kernels.shape[1:]).permute(3, 2, 0, 1)
         return of_x, of_weight
 
-
+# %% ../../nbs/parts/winograd.ipynb #c0f6e040
 def winograd(
     x,  # float32 `(N, 입력, H, W)`, CPU
     weight,  # float32 `(출력, 입력, 3, 3)`
