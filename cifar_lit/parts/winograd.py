@@ -62,7 +62,7 @@ def _joined(blocks, n, height, width):  # `(조각 수, 16, C)` → `(N, C, H, W
     rows, columns = _count(height), _count(width)
     blocks = blocks.view(n, rows, columns, 4, 4, -1).permute(0, 1, 3, 2, 4, 5)
     whole = blocks.reshape(n, 4 * rows, 4 * columns, -1)[:, :height, :width]
-    return whole.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+    return whole.permute(0, 3, 1, 2)
 
 # %% ../../nbs/parts/winograd.ipynb #3205bc52
 def _kernels(weight):  # float `(출력, 입력, 3, 3)` → `(36, 입력, 출력)`
@@ -102,8 +102,8 @@ def _added(tiles, n, height, width):  # `_tiles`의 전치: → `(N, C, H, W)`
 # %% ../../nbs/parts/winograd.ipynb #d0be8b09
 class _Winograd(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight):
-        tiles, kernels = _BB @ _tiles(x), _kernels(weight)
+    def forward(ctx, x, kernels):
+        tiles = _BB @ _tiles(x)
         ctx.save_for_backward(tiles, kernels)
         ctx.shape = len(x), *x.shape[2:]
         return _joined(_AA @ _multiplied(tiles, kernels), *ctx.shape)
@@ -113,22 +113,24 @@ class _Winograd(torch.autograd.Function):
     def backward(ctx, gradient):
         tiles, kernels = ctx.saved_tensors
         products = _AA.T @ _blocks(gradient)
-        of_x = of_weight = None
+        of_x = of_kernels = None
         if ctx.needs_input_grad[0]:
             of_x = _added(_BB.T @ _multiplied(products, kernels.mT), *ctx.shape)
         if ctx.needs_input_grad[1]:
             of_kernels = tiles.permute(1, 2, 0) @ products.transpose(0, 1)
-            of_weight = _GG.T @ of_kernels.flatten(1)
-            of_weight = of_weight.view(3, 3, *kernels.shape[1:]).permute(3, 2, 0, 1)
-        return of_x, of_weight
+        return of_x, of_kernels
 
 # %% ../../nbs/parts/winograd.ipynb #c0f6e040
+_AT_ONCE = 250  # 한꺼번에 곱할 이미지 수
+
+
 def winograd(
     x,  # float32 `(N, 입력, H, W)`, CPU
     weight,  # float32 `(출력, 입력, 3, 3)`
 ):  # float32 `(N, 출력, H, W)`
     "`F.conv2d(x, weight, padding=1)`을 더 적은 곱셈으로. 출처: arXiv 1509.09308"
-    return _Winograd.apply(x, weight)
+    kernels = _kernels(weight)
+    return torch.cat([_Winograd.apply(part, kernels) for part in x.split(_AT_ONCE)])
 
 # %% ../../nbs/parts/winograd.ipynb #a59f0223
 def fewer_products(
