@@ -1,7 +1,8 @@
 """Winograd로 곱할 때와 정의대로 곱할 때: `fast` 신경망의 한 스텝과 합성곱 하나씩.
 
-한 스텝은 배치 500의 앞뒤 계산과 Muon의 걸음이다. 합성곱은 이미지 250장의 앞뒤 계산이고,
-`fewer_products`가 고르지 않는 모양까지 억지로 재어, 느려지는 것도 함께 보인다.
+한 스텝은 배치 2,000의 앞뒤 계산과 Muon의 걸음이다. 합성곱은 이미지 250장의 앞뒤
+계산이고, `fewer_products`가 고르지 않는 모양까지 억지로 재어, 느려지는 것도 함께
+보인다.
 32비트로 잰다. bf16으로 학습하는 컴퓨터에서는 Winograd를 쓰지 않는다.
 """
 
@@ -10,18 +11,22 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 from common import draw_bars, faster_row, interleave, seconds
-from tries import PLAIN, optimizer_for
+from tries import BIG_BATCH, PLAIN, optimizer_for
 
-from cifar_lit.parts.nets import shrink
+from cifar_lit.parts.nets import FastNet, shrink
 from cifar_lit.parts.winograd import WinogradConv2d, winograd
-from cifar_lit.speed import FastModel
 
 TITLE = 'Winograd 합성곱'
 WAYS = ('winograd', 'direct')
-SIZES = (32, 24, 18)
+BATCH = BIG_BATCH['batch']
+SIZES = (32, 26, 24, 20)
 LAYERS = {  # 입력, 출력, 한 변
-    '256 to 256, 8 px': (256, 256, 8),
+    '256 to 256, 3 px': (256, 256, 3),
+    '256 to 256, 4 px': (256, 256, 4),
+    '256 to 256, 6 px': (256, 256, 6),
     '256 to 256, 7 px': (256, 256, 7),
+    '64 to 256, 9 px': (64, 256, 9),
+    '64 to 256, 12 px': (64, 256, 12),
     '64 to 256, 15 px': (64, 256, 15),
     '256 to 256, 5 px (not used)': (256, 256, 5),
     '64 to 64, 15 px (not used)': (64, 64, 15),
@@ -32,12 +37,12 @@ LAYERS = {  # 입력, 출력, 한 변
 def step_at(size, way):
     "`fast` 신경망의 한 스텝에 든 초를 돌려주는 함수"
     torch.manual_seed(0)
-    net = FastModel((3, 32, 32), 10).net
+    net = FastNet((3, 32, 32), 10)
     net.to(memory_format=torch.channels_last).train()
-    optimizer = optimizer_for(net, PLAIN)
-    images = shrink(torch.randn(500, 3, 32, 32), size)
+    optimizer = optimizer_for(net, {**PLAIN, **BIG_BATCH})
+    images = shrink(torch.randn(BATCH, 3, 32, 32), size)
     images = images.to(memory_format=torch.channels_last)
-    labels = torch.arange(500) % 10
+    labels = torch.arange(BATCH) % 10
 
     def step():
         F.cross_entropy(net.logits(images, size), labels).backward()
@@ -75,7 +80,7 @@ def measure(source, quick):
             runs[f'step, {size} px, {way}'] = step_at(size, way)
         for name, shape in LAYERS.items():
             runs[f'{name}, {way}'] = layer_of(shape, way)
-    return interleave(runs, 1 if quick else 9)
+    return interleave(runs, 1 if quick else 7)
 
 
 def rows(samples):

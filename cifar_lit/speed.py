@@ -118,17 +118,17 @@ class FastModel(LitModel):
         super().__init__(
             input_shape, num_classes, learning_rate, net=net, channels_last=True
         )
-        self.save_hyperparameters()
-        for name in ('channels_last', 'fused'):  # 이 클래스의 인자가 아니다.
-            self.hparams.pop(name, None)
+        self.save_hyperparameters(ignore=['channels_last', 'fused'])  # 인자가 아니다.
 
     def on_fit_start(self):
         if not self.net.ready:
             images = first_pictures(self.trainer.datamodule, 2000)
             self.net.init_whitening(normalize(images).to(self.device))
 
-    def training_step(self, batch, batch_idx):
+    def on_train_batch_start(self, batch, batch_idx):
         self.net.grow(self.global_step / self.trainer.estimated_stepping_batches)
+
+    def training_step(self, batch, batch_idx):
         x, y = batch
         logits = self(x)
         smoothing = self.hparams.label_smoothing

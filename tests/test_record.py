@@ -20,7 +20,7 @@ class Stop(pl.Callback):
             raise RuntimeError('그만둔다')
 
 
-SMALL = dict(widths=(8, 8), size=16, weight_decay=0.0004, whitening_epochs=1)
+SMALL = dict(widths=(8, 8), size=(8, 16), weight_decay=0.0004, whitening_epochs=1)
 
 
 def fit(place, ckpt_path=None, stop=()):

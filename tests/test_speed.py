@@ -16,6 +16,7 @@ from cifar_lit.data import CIFAR10DataModule
 from cifar_lit.parts.files import InputError
 from cifar_lit.parts.nets import FastNet
 from cifar_lit.parts.recipes import read_recipe, recipe_path
+from cifar_lit.parts.record import RecordModel
 from cifar_lit.parts.toy import toy_pictures
 from cifar_lit.share import export_onnx, export_safetensors, load_model
 from cifar_lit.speed import FastModel
@@ -120,7 +121,8 @@ def test_a_copied_and_changed_recipe(call, tmp_path):
     assert 'my.yaml: YAML' in call('fit', '--config', 'my.yaml', *SHORT)
 
 
-def test_a_checkpoint_of_the_notebook_is_read_by_the_command(call, capsys):
+@pytest.mark.parametrize('make', [FastModel, RecordModel])
+def test_a_checkpoint_of_the_notebook_is_read_by_the_command(make, call, capsys):
     trainer = pl.Trainer(
         max_steps=2,
         limit_val_batches=1,
@@ -131,7 +133,7 @@ def test_a_checkpoint_of_the_notebook_is_read_by_the_command(call, capsys):
         accelerator='cpu',
     )
     dm = CIFAR10DataModule(16, source='toy')
-    trainer.fit(FastModel((3, 32, 32), 10, widths=(8, 16), size=16), dm)
+    trainer.fit(make((3, 32, 32), 10, widths=(8, 16), size=16), dm)
     trainer.save_checkpoint('mine.ckpt')
     options = '--data.source toy --ckpt_path mine.ckpt --run_dir tested'.split()
     assert call('validate', *options) is None
@@ -173,14 +175,15 @@ class Sizes(pl.Callback):
         seen.append(inputs[0].shape[-1])
 
 
-def test_pictures_grow_and_a_resumed_run_goes_on_at_its_size(tmp_path):
+@pytest.mark.parametrize('make', [FastModel, RecordModel])
+def test_pictures_grow_and_a_resumed_run_goes_on_at_its_size(make, tmp_path):
     dm = CIFAR10DataModule(16, source='toy')
     keep = dict(accelerator='cpu', logger=False, default_root_dir=tmp_path)
     quiet = dict(enable_progress_bar=False, enable_model_summary=False)
     length = dict(limit_train_batches=2, limit_val_batches=1, num_sanity_val_steps=0)
 
     def trained(epochs, **resumed):
-        model = FastModel((3, 32, 32), 10, widths=(8, 16), size=(16, 24, 32))
+        model = make((3, 32, 32), 10, widths=(8, 16), size=(16, 24, 32))
         sizes = Sizes()
         settings = dict(max_epochs=epochs, callbacks=[sizes])
         trainer = pl.Trainer(**keep, **quiet, **length, **settings)

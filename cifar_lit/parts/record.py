@@ -100,7 +100,7 @@ class _ByHand(FastModel):
 
     def loss_and_correct(self, x, y):
         "손실의 합과 맞힌 수"
-        logits = self.net.logits(self._prepared(x)).float()
+        logits = self.net.logits(self._prepared(x), self.net.train_size).float()
         smoothing = self.hparams.label_smoothing
         loss = F.cross_entropy(logits, y, label_smoothing=smoothing, reduction='sum')
         return loss, (logits.argmax(1) == y).sum()
@@ -204,7 +204,7 @@ class RecordModel(_Scheduled):
         learning_rate: float = 0.24,  # 합성곱 가중치의 학습률
         *,
         widths: tuple[int, ...] = (64, 256, 256),  # 블록마다 채널 수
-        size: int = 32,  # 이미지를 줄여서 볼 한 변, 픽셀
+        size: int | tuple[int, ...] = 32,  # 줄여서 볼 한 변, 픽셀. 여럿이면 차례로
         bias_learning_rate: float = 0.053,  # 편향의 학습률
         head_learning_rate: float = 0.67,  # 마지막 선형층의 학습률
         weight_decay: float = 0.004,  # SGD의 가중치 감쇠와 처음 학습률의 곱
@@ -218,6 +218,6 @@ class RecordModel(_Scheduled):
         shared = {'widths': widths, 'size': size, 'momentum': momentum}
         shared |= {'label_smoothing': label_smoothing, 'views': views}
         super().__init__(input_shape, num_classes, learning_rate, **shared)
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=['other_learning_rate', 'warmup'])
         totals = torch.zeros(3)  # 이 에포크의 손실, 맞힌 수, 본 수
         self.register_buffer('totals', totals, persistent=False)
