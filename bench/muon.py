@@ -10,17 +10,18 @@ import torch.nn.functional as F
 from common import draw_bars, faster_row, interleave, seconds
 
 from cifar_lit import speed
-from cifar_lit.parts.nets import FastNet
+from cifar_lit.parts.recipes import read_recipe
 
 TITLE = 'Muon의 정밀도'
-NETS = {'quick': (32, 64, 128), 'fast': (64, 256, 256)}
+NETS = ('quick', 'fast')
 WAYS = {'bf16': 'bf16-mixed', '32 bits': '32-true', 'chosen': speed.best_precision()}
 
 
-def step_of(widths, precision):
+def step_of(recipe, precision):
     "`MuonWithAdam.step` 한 번의 초를 돌려주는 함수"
     torch.manual_seed(0)
-    net = FastNet((3, 32, 32), 10, widths)
+    settings = read_recipe(recipe).get('model', {})
+    net = speed.FastModel((3, 32, 32), 10, **settings).net
     logits = net.logits(torch.randn(16, 3, 32, 32))
     F.cross_entropy(logits, torch.arange(16) % 10).backward()
     learned = [weight for weight in net.parameters() if weight.requires_grad]
@@ -39,8 +40,8 @@ def step_of(widths, precision):
 
 def measure(source, quick):
     runs = {
-        f'{name}, {way}': step_of(widths, precision)
-        for name, widths in NETS.items()
+        f'{recipe}, {way}': step_of(recipe, precision)
+        for recipe in NETS
         for way, precision in WAYS.items()
     }
     return interleave(runs, 3 if quick else 15)
@@ -48,14 +49,14 @@ def measure(source, quick):
 
 def rows(samples):
     made = []
-    for name in NETS:
-        base = f'{name}, bf16'
-        made.append(faster_row(samples, f'{name}, 32 bits', base))
-        made.append(faster_row(samples, f'{name}, chosen', base))
+    for recipe in NETS:
+        base = f'{recipe}, bf16'
+        made.append(faster_row(samples, f'{recipe}, 32 bits', base))
+        made.append(faster_row(samples, f'{recipe}, chosen', base))
     return made
 
 
 def draw(samples, ax):
-    names = [f'{name}, {way}' for name in NETS for way in WAYS]
+    names = [f'{recipe}, {way}' for recipe in NETS for way in WAYS]
     draw_bars(ax, samples, names, lambda sample: 1000 * sample['seconds'], 'step, ms')
     ax.set(xscale='log')

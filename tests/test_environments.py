@@ -75,7 +75,7 @@ def make_colab(folder, python, wheel):
 
 
 def make_lowest(folder, python, wheel):
-    options = '-q --no-emit-index-url --resolution lowest-direct'.split()
+    options = '-q --resolution lowest-direct'.split()
     extras = (
         '--extra app --extra export --extra ray --extra search --extra stream'.split()
     )
