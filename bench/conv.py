@@ -1,6 +1,6 @@
 """Winograd로 곱할 때와 정의대로 곱할 때: `fast` 신경망의 한 스텝과 합성곱 하나씩.
 
-한 스텝은 배치 2,000의 앞뒤 계산과 Muon의 걸음이다. 합성곱은 이미지 250장의 앞뒤
+한 스텝은 `fast`의 배치로 하는 앞뒤 계산과 Muon의 걸음이다. 합성곱은 이미지 250장의 앞뒤
 계산이고, `fewer_products`가 고르지 않는 모양까지 억지로 재어, 느려지는 것도 함께
 보인다.
 32비트로 잰다. bf16으로 학습하는 컴퓨터에서는 Winograd를 쓰지 않는다.
@@ -11,14 +11,15 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 from common import draw_bars, faster_row, interleave, seconds
-from tries import BIG_BATCH, PLAIN, optimizer_for
+from tries import PLAIN, optimizer_for
 
 from cifar_lit.parts.nets import FastNet, shrink
+from cifar_lit.parts.recipes import read_recipe
 from cifar_lit.parts.winograd import WinogradConv2d, winograd
 
 TITLE = 'Winograd 합성곱'
 WAYS = ('winograd', 'direct')
-BATCH = BIG_BATCH['batch']
+BATCH = read_recipe('fast')['data']['batch_size']
 SIZES = (32, 26, 24, 20)
 LAYERS = {  # 입력, 출력, 한 변
     '256 to 256, 3 px': (256, 256, 3),
@@ -39,7 +40,7 @@ def step_at(size, way):
     torch.manual_seed(0)
     net = FastNet((3, 32, 32), 10)
     net.to(memory_format=torch.channels_last).train()
-    optimizer = optimizer_for(net, {**PLAIN, **BIG_BATCH})
+    optimizer = optimizer_for(net, PLAIN)
     images = shrink(torch.randn(BATCH, 3, 32, 32), size)
     images = images.to(memory_format=torch.channels_last)
     labels = torch.arange(BATCH) % 10
