@@ -11,7 +11,8 @@
 2026년 11월 27일의 줄(`batch 250`, `24 px`, `20 then 32 px`, `crop`)은 설정이 같은 앞선
 스크립트로 잰 것이라 섞는 순서와 증강의 난수가 이 파일의 것과 다르다. 그 스크립트로
 잰 `2 epochs`도 남겨 두었다('earlier script'). 둘의 차이만 한 것은 우연일 수 있다.
-'by race'의 줄은 그 설정을 `RecordModel`에 주어, 1,000장을 떼어 두고 `race`로 잰 것이다.
+'by race'의 줄은 그 설정을 `RecordModel`(SGD)이나 `FastModel`(Adam)에 주어, 1,000장을
+떼어 두고 `race`로 잰 것이다. 'bias for 3 epochs'는 첫 층의 편향을 세 에포크만 배웠다.
 'loss averaged'의 두 줄은 손실의 합에 맞춘 airbench의 학습률을 평균에 쓴 잘못으로, SGD의
 다른 줄이 제대로 된 것이다. `muon`이 '32 bits'인 표본은 Muon의 행렬을 32비트로, 다른
 표본은 bf16으로 곱했다. 두 줄은 시드 0을 둘 다로 재었다(`repeat` 0과 2).
