@@ -306,8 +306,16 @@ def rows(samples):
 
 
 def draw(samples, ax):
-    for k, sample in enumerate(samples):
-        style = {'color': f'C{k}', 'label': sample['name']}
-        ax.plot(sample['pflop'], sample['accuracy'], 'o', **style)
-    ax.set(xscale='log', xlabel='training, PFLOP', ylabel='held-out accuracy, %')
-    ax.legend(frameon=False, fontsize=7, loc='center left', bbox_to_anchor=(1, 0.5))
+    for label, tested in (('held-out pictures', False), ('test pictures', True)):
+        found = [
+            s for s in samples if s['settings'].get('all_pictures', False) is tested
+        ]
+        ax.plot(
+            [sample['pflop'] for sample in found],
+            [sample['accuracy'] for sample in found],
+            'o',
+            label=label,
+            alpha=0.6,
+        )
+    ax.set(xscale='log', xlabel='training, PFLOP', ylabel='accuracy, %')
+    ax.legend(frameon=False, fontsize=8)
