@@ -113,6 +113,7 @@ class FastModel(LitModel):
         warmup: float = 0.1,  # 학습률을 올리는 스텝의 비율
         label_smoothing: float = 0.2,  # 정답에서 덜어 모든 클래스에 나누는 확률
         views: int = 2,  # 평가할 때 한 이미지를 보는 수: 1, 2, 6
+        whitening_epochs: int | None = None,  # 첫 층의 편향을 배울 에포크 수
     ):
         net = FastNet(input_shape, num_classes, tuple(widths), size, views)
         super().__init__(
@@ -127,12 +128,18 @@ class FastModel(LitModel):
 
     def on_train_batch_start(self, batch, batch_idx):
         self.net.grow(self.global_step / self.trainer.estimated_stepping_batches)
+        last, bias = self.hparams.whitening_epochs, self.net.whiten.bias
+        self.frozen = last is not None and self.current_epoch >= last
+        bias.requires_grad_(not self.frozen or self.trainer.world_size > 1)
+
+    def on_before_optimizer_step(self, optimizer):
+        if self.frozen:
+            self.net.whiten.bias.grad = None
 
     def training_step(self, batch, batch_idx):
         x, y = batch
         logits = self(x)
-        smoothing = self.hparams.label_smoothing
-        loss = F.cross_entropy(logits, y, label_smoothing=smoothing)
+        loss = F.cross_entropy(logits, y, label_smoothing=self.hparams.label_smoothing)
         self.train_acc(logits, y)
         both = {'on_step': True, 'on_epoch': True, 'prog_bar': True}
         self.log('train_loss', loss, **both, sync_dist=True)
@@ -141,6 +148,7 @@ class FastModel(LitModel):
 
     def configure_optimizers(self):
         h = self.hparams
+        self.net.whiten.bias.requires_grad_(True)  # 앞선 학습이 얼렸을 수 있다.
         learned = [weight for weight in self.parameters() if weight.requires_grad]
         kernels = [weight for weight in learned if weight.ndim == 4]
         others = [weight for weight in learned if weight.ndim < 4]

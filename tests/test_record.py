@@ -7,6 +7,7 @@ import torch
 from cifar_lit.data import CIFAR10DataModule
 from cifar_lit.parts.record import RecordModel
 from cifar_lit.parts.resume import LastCheckpoint, Resumable
+from cifar_lit.speed import FastModel
 
 
 class Stop(pl.Callback):
@@ -20,13 +21,14 @@ class Stop(pl.Callback):
             raise RuntimeError('그만둔다')
 
 
-SMALL = dict(widths=(8, 8), size=(8, 16), weight_decay=0.0004, whitening_epochs=1)
+SMALL = dict(widths=(8, 8), size=(8, 16), whitening_epochs=1)
 
 
-def fit(place, ckpt_path=None, stop=()):
+def fit(place, ckpt_path=None, stop=(), model_class=RecordModel):
     pl.seed_everything(0, verbose=False)
     dm = CIFAR10DataModule(500, source='toy', flip='alternating', crop=2)
-    model = RecordModel((3, 32, 32), 10, **SMALL)
+    more = {'weight_decay': 0.0004} if model_class is RecordModel else {}
+    model = model_class((3, 32, 32), 10, **SMALL, **more)
     last = LastCheckpoint(steps=1)
     trainer = pl.Trainer(
         accelerator='cpu',
@@ -43,13 +45,17 @@ def fit(place, ckpt_path=None, stop=()):
     return trainer, model
 
 
-@pytest.mark.parametrize('steps', [7, 18, 23])
-def test_resumed_in_an_epoch_equals_never_stopped(steps, tmp_path):
-    whole, expected = fit(tmp_path / 'whole')
+@pytest.mark.parametrize(
+    ('model_class', 'steps'),
+    [(RecordModel, 7), (RecordModel, 18), (RecordModel, 23), (FastModel, 23)],
+)
+def test_resumed_in_an_epoch_equals_never_stopped(model_class, steps, tmp_path):
+    kind = {'model_class': model_class}
+    whole, expected = fit(tmp_path / 'whole', **kind)
     with pytest.raises(RuntimeError, match='그만둔다'):
-        fit(tmp_path / 'cut', stop=[Stop(steps)])
+        fit(tmp_path / 'cut', stop=[Stop(steps)], **kind)
     [last] = (tmp_path / 'cut').rglob('last.ckpt')
-    again, found = fit(tmp_path / 'again', last)
+    again, found = fit(tmp_path / 'again', last, **kind)
     assert whole.global_step == again.global_step == 36
     for name, weight in expected.state_dict().items():
         assert torch.equal(found.state_dict()[name], weight), name

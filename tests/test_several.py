@@ -148,6 +148,15 @@ def test_the_loss_curve_is_that_of_one_process(alone, world_size, tmp_path):
     assert len(list(tmp_path.glob('run/examples-step=*.png'))) == 1
 
 
+@pytest.mark.parametrize('epochs', [0, 1])
+def test_the_first_bias_rests_in_two_processes_too(epochs, tmp_path):
+    quick = '--recipe', 'quick', '--model.whitening_epochs', str(epochs)
+    losses = train_as(tmp_path, 2, 'run', *quick, precision='32-true')
+    assert len(losses) == 20  # 구하지 않는 기울기를 기다리다 멈추지 않는다.
+    state = read_checkpoint(tmp_path / 'run/checkpoints/last.ckpt')['state_dict']
+    assert state['net.whiten.bias'].any() == bool(epochs)
+
+
 SHARDED = """
 import lightning.pytorch as pl
 from lightning.pytorch.strategies import ModelParallelStrategy

@@ -163,6 +163,45 @@ def test_wrong_recipe_and_missing_pictures(call):
         FastNet((3, 32, 32), 10, size=8)
 
 
+class Biases(pl.Callback):
+    "에포크가 끝날 때마다 첫 층의 편향"
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.seen.append(pl_module.net.whiten.bias.detach().clone())
+
+
+def biases_of(model, epochs):
+    watched = Biases()
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        limit_train_batches=2,
+        limit_val_batches=0,
+        callbacks=[watched],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator='cpu',
+    )
+    trainer.fit(model, CIFAR10DataModule(100, source='toy'))
+    return watched.seen
+
+
+def test_the_first_bias_is_learned_for_so_many_epochs():
+    small = {'widths': (8, 8), 'size': 8}
+    model = FastModel((3, 32, 32), 10, **small, whitening_epochs=2)
+    for _ in range(2):  # 다시 학습할 때도 처음부터 배운다.
+        before = model.net.whiten.bias.detach().clone()
+        first, second, third = biases_of(model, 3)
+        assert not torch.equal(before, first) and not torch.equal(first, second)
+        assert torch.equal(second, third)
+    first, second = biases_of(FastModel((3, 32, 32), 10, **small), 2)
+    assert first.any() and not torch.equal(first, second)
+
+
 class Sizes(pl.Callback):
     "스텝마다 배운 한 변과, 검증할 때마다 본 한 변"
 

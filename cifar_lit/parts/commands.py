@@ -32,7 +32,7 @@ HELP = """cifar-lit: PyTorch Lightning과 W&B로 배우고 쓰는 CIFAR-10 이�
 
 학습에는 레시피를 줄 수 있습니다(시간은 2코어 CPU에서 잰 것).
   --recipe quick   작은 신경망. 학습 5초, 명령 전체 22초
-  --recipe fast    큰 신경망. 학습 30분 남짓, 가장 정확
+  --recipe fast    큰 신경망. 학습 30분쯤, 가장 정확
   --recipe record  GPU 하나에 맞춘 설정. GPU에서는 아직 재지 못함
 
 명령마다의 옵션은 cifar-lit 명령 --help로 봅니다. 버전은 --version입니다."""

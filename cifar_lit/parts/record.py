@@ -106,8 +106,6 @@ class _ByHand(FastModel):
         return loss, (logits.argmax(1) == y).sum()
 
     def training_step(self, batch, batch_idx):
-        learns = self.current_epoch < self.hparams.whitening_epochs
-        self.net.whiten.bias.requires_grad_(learns)
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
         loss, correct = self.step_fn(*batch)
         self.manual_backward(loss)
@@ -217,6 +215,7 @@ class RecordModel(_Scheduled):
     ):
         shared = {'widths': widths, 'size': size, 'momentum': momentum}
         shared |= {'label_smoothing': label_smoothing, 'views': views}
+        shared |= {'whitening_epochs': whitening_epochs}
         super().__init__(input_shape, num_classes, learning_rate, **shared)
         self.save_hyperparameters(ignore=['other_learning_rate', 'warmup'])
         totals = torch.zeros(3)  # 이 에포크의 손실, 맞힌 수, 본 수
