@@ -96,6 +96,11 @@ def first_pictures(
         )
     return dm.cifar_train.dataset.images[dm.cifar_train.indices[:n]]
 
+
+def _check_epochs(epochs):
+    if epochs is not None and epochs < 0:
+        raise InputError(f'whitening_epochs={epochs}: 0 이상의 수나 None을 주세요.')
+
 # %% ../nbs/06_speed.ipynb #929b37a5
 class FastModel(LitModel):
     "`FastNet`을 Muon과 one-cycle로 학습하는 `LitModel`"
@@ -113,12 +118,12 @@ class FastModel(LitModel):
         warmup: float = 0.1,  # 학습률을 올리는 스텝의 비율
         label_smoothing: float = 0.2,  # 정답에서 덜어 모든 클래스에 나누는 확률
         views: int = 2,  # 평가할 때 한 이미지를 보는 수: 1, 2, 6
-        whitening_epochs: int | None = None,  # 첫 층의 편향을 배울 에포크 수
+        whitening_epochs: int | None = None,  # 편향을 배울 에포크 수. None이면 끝까지
     ):
-        net = FastNet(input_shape, num_classes, tuple(widths), size, views)
-        super().__init__(
-            input_shape, num_classes, learning_rate, net=net, channels_last=True
-        )
+        _check_epochs(whitening_epochs)
+        shape = input_shape, num_classes
+        net = FastNet(*shape, tuple(widths), size, views)
+        super().__init__(*shape, learning_rate, net=net, channels_last=True)
         self.save_hyperparameters(ignore=['channels_last', 'fused'])  # 인자가 아니다.
 
     def on_fit_start(self):

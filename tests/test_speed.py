@@ -161,6 +161,8 @@ def test_wrong_recipe_and_missing_pictures(call):
         trainer.fit(FastModel((3, 32, 32), 10), loader)
     with pytest.raises(InputError, match='size=8'):
         FastNet((3, 32, 32), 10, size=8)
+    with pytest.raises(InputError, match='whitening_epochs=-1'):
+        FastModel((3, 32, 32), 10, whitening_epochs=-1)
 
 
 class Biases(pl.Callback):
