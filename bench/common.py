@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import platform
 import statistics
 import subprocess
@@ -22,6 +23,8 @@ LIBRARIES = ('torch', 'torchvision', 'lightning', 'torchmetrics', 'wandb')
 
 
 def prepare():
+    # 이 설정이 있으면 프로세스마다 라이브러리를 다시 컴파일한다. 보통의 셸에는 없다.
+    os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
     logging.getLogger('lightning.pytorch').setLevel(logging.ERROR)
     warnings.filterwarnings('ignore')
     SCRATCH.mkdir(exist_ok=True)

@@ -2,7 +2,8 @@
 
 `cifar-lit tutorial`과 거기에 `--recipe quick`을 준 것이 첫 스텝을 시작할 때까지이다.
 라이브러리를 부르고, 캐시된 사진을 읽고, W&B(오프라인)를 열고, 검증을 두 배치 해 본다.
-`import lightning.pytorch`는 쓰지 않을 모듈을 미루지 않을 때의 값이다.
+`import lightning.pytorch`는 쓰지 않을 모듈을 미루지 않을 때의 값이다. 설치한 뒤 처음
+부를 때는 `.pyc`를 만드느라 더 걸린다.
 목표는 `import torch`가 2.9초인 컴퓨터에서 6초였으므로, 컴퓨터가 달라도 비교할 수 있게
 `import torch`의 2.07배로 적는다.
 """
