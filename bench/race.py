@@ -136,8 +136,9 @@ def values(samples, name, key='accuracy'):
 def compared_rows(both, name):
     "시간의 비와 정확도의 차이. 시드가 모자라면 닿았는지 말하지 않는다."
     ratio, low, high = faster(both, name, OURS)
-    value = f'{ratio:.2f}배 ({low:.2f}~{high:.2f})'
     ours, theirs = values(both, OURS), values(both, name)
+    span = f' ({low:.2f}~{high:.2f})' if len(ours) > 1 else ''
+    value = f'{ratio:.2f}배{span}'
     enough = len(ours) >= SEEDS
     met = ratio <= 0.8 if enough else None
     target = f'0.8배 이하 (시드 {SEEDS}개)'
