@@ -249,7 +249,7 @@ def test_links(open_page, site, folder):
                 broken.append((at, href))
     assert not broken
     hrefs = [href for at in links for href in links[at]]
-    local = re.compile(rf'https://github\.com/{BLOB}/(.+?)(?:#L(\d+)-L(\d+))?$')
+    local = re.compile(rf'https://github\.com/{BLOB}/([^#]+)(?:#L(\d+)-L(\d+)|#.*)?$')
     files = [found.groups() for href in hrefs if (found := local.match(href))]
     assert len(files) > 80
     for path, first, last in files:
