@@ -214,6 +214,8 @@ def test_readme_figures_are_the_measured_ones():
         samples = raced(AVX2)[name]
         row = f'| {words} | {mean(samples, "seconds"):,.0f}초 | {spread(samples)} |'
         assert row in text
+    ratio = middle(raced(BF16)['fast']) / middle(raced(BF16)['airbench94_muon'])
+    assert f'잰 시간이 airbench94_muon의 {ratio:.2f}배였습니다(06장)' in text
     assert min(sample['accuracy'] for sample in found['cifar_lit']) >= 52
 
 
@@ -343,7 +345,6 @@ def short_race_claims():
     yield '시드 0으로 한 번씩, 앞 세대인 airbench94까지'
     [ours], [theirs] = found['fast'], found['airbench94_muon']
     ratio = ours['seconds'] / theirs['seconds']
-    assert f'잰 시간이 {ratio:.2f}배였습니다(06장)' in (ROOT / 'README.md').read_text()
     yield f'여기서 `fast`는 airbench94_muon의 {ratio:.2f}배 시간에'
     yield '89 %와 90 % 사이에서'
 
@@ -722,6 +723,17 @@ def test_cold_start_figures_are_the_measured_ones():
     text = prose(NBS / '05_share.ipynb')
     assert f'ONNX가 {onnx:.1f}초, 체크포인트가 {checkpoint:.1f}초였습니다' in text
     assert f'`import torch`만 해도 {torch:.1f}초입니다' in text
+
+
+def test_startup_figures_are_the_measured_ones():
+    names = 'import torch', 'import lightning.pytorch', 'cifar-lit tutorial'
+    torch, lightning, first = (middle(measured('start')[name]) for name in names)
+    text = prose(NBS / 'parts/startup.ipynb')
+    both = f'`import torch`는 {torch:.1f}초, `import lightning.pytorch`는'
+    assert f'{both} {lightning:.1f}초가 걸립니다' in text
+    assert f'첫 스텝을 시작할 때까지 모두 {first:.1f}초입니다' in text
+    changes = (ROOT / 'CHANGELOG.md').read_text()
+    assert f'({first:.1f}초와 {lightning:.1f}초)' in changes
 
 
 def test_help_tells_the_measured_times():
