@@ -14,9 +14,11 @@ import time
 import zipfile
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import ROOT
 from fake_wandb import KEY, closed_url, fake_wandb
+from wandb_zygote import cores
 
 from cifar_lit.parts import loggers
 from cifar_lit.parts.loggers import logged_rows, run_parts
@@ -264,9 +266,13 @@ def kill_after(zygote, seconds, *arguments, **case):  # 죽인 때
     while not (zygote.folder / 'written').exists():
         time.sleep(0.05)
     time.sleep(seconds)
+    [core] = cores(pid)
     killed = time.time()
     os.kill(pid, signal.SIGKILL)
     assert zygote.end()['code'] == -signal.SIGKILL
+    while core.is_running() and core.status() != psutil.STATUS_ZOMBIE:
+        assert time.time() < killed + 10, 'wandb-core가 아직 적고 있다'
+        time.sleep(0.05)
     return killed
 
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import lightning.pytorch as pl
+import psutil
 import requests
 import torch
 import wandb  # noqa: F401  갈라지기 전에 import해 둔다.
@@ -22,16 +23,10 @@ from cifar_lit.parts.cli import main
 from cifar_lit.parts.loggers import SafeWandbLogger
 
 
-def children():  # 이 프로세스가 띄운 wandb-core의 번호
-    found = []
-    for folder in Path('/proc').glob('[0-9]*'):
-        try:
-            name, fields = folder.joinpath('stat').read_text().rsplit(')', 1)
-        except OSError:  # 그사이 끝난 프로세스
-            continue
-        if 'wandb-core' in name and int(fields.split()[1]) == os.getpid():
-            found.append(int(folder.name))
-    return found
+def cores(process=None):
+    "프로세스(지금 것)가 띄운 wandb-core"
+    found = psutil.Process(process).children()
+    return [child for child in found if 'wandb-core' in child.name()]
 
 
 def fill(folder):
@@ -58,8 +53,8 @@ class Watch(pl.Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if trainer.global_step == 6:
             if self.case.get('kill'):
-                [core] = children()
-                os.kill(core, 9)
+                [core] = cores()
+                core.kill()
             if self.case.get('fill'):
                 fill(self.case['fill'])
             if self.case.get('pause'):  # 죽을 때를 기다린다.
@@ -114,9 +109,9 @@ def write_rows(case):
         Path('written').touch()
         time.sleep(0.05)
         if step - first == case.get('kill_after'):
-            [core] = children()
+            [core] = cores()
             Path('killed').write_text(str(time.time()))
-            os.kill(core, 9)
+            core.kill()
             time.sleep(1)
             break
     Path('answer.json').write_text(
