@@ -11,7 +11,8 @@
 bf16을 하드웨어로 계산하는 컴퓨터(AVX512, bf16-mixed)에서는 모두 bf16으로 학습하고,
 `fast`도 Winograd를 쓰지 않는다.
 잰 차례: AVX2에서 airbench94_muon의 시드 0과 1은 몇 시간 먼저, 시드 2는 `fast`의 시드
-0과 1 사이에 잰 것이다. bf16에서는 airbench94_muon, `fast`, airbench94를 한 번씩 차례로.
+0과 1 사이에 잰 것이다. bf16에서는 시드 0을 airbench94_muon, `fast`, airbench94의
+차례로, 시드 1과 2를 다른 때에 이어서 `fast`와 airbench94_muon을 번갈아 잰 것이다.
 `fast`의 앞선 설정(열두 에포크)을 잰 것은 `tries.json`에 있다.
 """
 
