@@ -107,6 +107,28 @@ importlib.invalidate_caches()
 kinds = [type(finder).__name__ for finder in sys.meta_path]
 assert kinds.count('_WholeFirst') == 1, kinds
 """,
+    'flops': """
+from lightning.pytorch.utilities.model_summary import ModelSummary
+from torch.utils.flop_counter import FlopCounterMode
+from lightning.pytorch import LightningModule
+class Net(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.example_input_array = torch.nn.Linear(3, 5), torch.ones(1, 3)
+    def forward(self, x): return self.layer(x)
+assert ModelSummary(Net()).total_flops == 30
+with FlopCounterMode(display=False) as counter: torch.ones(2, 3) @ torch.ones(3, 4)
+assert counter.get_total_flops() == 48
+import torch.utils.flop_counter as module
+assert isinstance(counter, module.flop_registry and module.FlopCounterMode)
+""",
+    'pandas': """
+from cifar_lit.parts.startup import import_wandb
+ask = import_wandb().util.is_pandas_data_frame
+assert not ask([1]) and 'pandas' not in sys.modules
+import pandas
+assert ask(pandas.DataFrame()) and not ask([1])
+""",
     'launch': """
 from cifar_lit.parts.startup import import_wandb
 import_wandb()
@@ -122,8 +144,10 @@ postpone_unused()
 import torch, lightning.pytorch
 torch.optim.Adam([torch.nn.Parameter(torch.ones(1))])
 late = ('torch._dynamo', 'torchmetrics', 'torchmetrics.functional')
+late += ('torch.utils.flop_counter',)
 loaded = [name for name in late if not isinstance(sys.modules[name], PostponedModule)]
-print('loaded', *loaded, *{'torchvision', 'scipy', 'matplotlib'} & {*sys.modules})
+heavy = {'torchvision', 'scipy', 'matplotlib', 'triton'}
+print('loaded', *loaded, *heavy & {*sys.modules})
 for line in sys.stdin.read().split('\\0'):
     sys.stdout.flush()
     if os.fork() == 0:
@@ -168,8 +192,9 @@ from lightning.pytorch.callbacks import Callback
 from cifar_lit.parts.startup import PostponedModule
 
 class Tell(Callback):
-    def on_train_batch_start(self, trainer, model, batch, batch_idx):
-        heavy = {'torchvision', 'scipy', 'pandas', 'sympy', 'matplotlib', 'sklearn'}
+    def on_test_end(self, trainer, model):  # 그림까지 남긴 다음이다.
+        heavy = {'torchvision', 'scipy', 'sympy', 'sklearn', 'triton'}
+        heavy |= {'pandas', 'matplotlib'}
         late = ('torch._dynamo', 'torchmetrics', 'torchmetrics.functional')
         early = [n for n in late if not isinstance(sys.modules[n], PostponedModule)]
         print('heavy', *heavy & {*sys.modules}, *early, flush=True)
@@ -179,12 +204,30 @@ class Tell(Callback):
 def test_command_imports_little(tmp_path):
     (tmp_path / 'tell.py').write_text(TELL)
     command = Path(sys.executable).with_name('cifar-lit')
-    words = '--data.source toy --trainer.fast_dev_run true --run_dir run'.split()
+    words = '--recipe quick --data.source toy --run_dir run'.split()
+    words += ['--trainer.limit_train_batches', '2']
     done = subprocess.run(
-        [command, 'fit', *words, '--trainer.callbacks+=tell.Tell'],
+        [command, 'tutorial', *words, '--trainer.callbacks+=tell.Tell'],
         capture_output=True,
         text=True,
         cwd=tmp_path,
         env={**os.environ, 'WANDB_MODE': 'offline', 'PYTHONPATH': str(tmp_path)},
     )
     assert 'heavy' in done.stdout.splitlines(), done.stdout + done.stderr
+
+
+LEAVE = """
+import atexit, gc, sys
+atexit.register(lambda: print(gc.get_freeze_count() > 0))  # 먼저 건 것이 나중에 돈다.
+from cifar_lit.parts.commands import without_gc
+with without_gc(): pass
+"""
+
+
+@pytest.mark.parametrize(
+    'more, frozen', [('', True), ("sys.modules['triton._C.libtriton'] = None", False)]
+)
+def test_nothing_is_cleaned_at_the_end_without_triton(more, frozen):
+    command = [sys.executable, '-c', LEAVE + more]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(frozen)

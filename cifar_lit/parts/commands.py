@@ -9,6 +9,7 @@ __all__ = ['HELP', 'read_arguments', 'without_gc']
 import argparse
 import atexit
 import gc
+import sys
 from contextlib import contextmanager
 
 # %% ../../nbs/parts/commands.ipynb #eacfbbc5
@@ -155,13 +156,18 @@ def read_arguments(
     return vars(parser.parse_args(args))
 
 # %% ../../nbs/parts/commands.ipynb #121f86a4
+def _leave():
+    clean = 'triton._C.libtriton' in sys.modules
+    (gc.unfreeze if clean else gc.freeze)()
+
+
 @contextmanager
 def without_gc():
-    "불러오는 동안 가비지 컬렉션을 쉬고, 불러온 것은 그 뒤로도 살피지 않는다."
+    "불러오는 동안 가비지 컬렉션을 쉬고, 불러온 것은 끝날 때까지 살피지 않는다."
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
-        atexit.register(gc.unfreeze)  # 끝날 때는 다 치운다.
+        atexit.register(_leave)
         gc.enable()

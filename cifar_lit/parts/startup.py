@@ -168,6 +168,13 @@ def _postpone_metrics():
     drawn = {name: _call_later(_PLOTS, name) for name in _DRAWN}
     postpone(_PLOTS, drawn | {name: lambda: object for name in _TYPES})
 
+
+_FLOPS = 'torch.utils.flop_counter'
+
+
+def _postpone_flops():  # 이 모듈은 triton을 부른다.
+    postpone(_FLOPS, {'FlopCounterMode': _call_later(_FLOPS, 'FlopCounterMode')})
+
 # %% ../../nbs/parts/startup.ipynb #e7897e12
 def postpone_unused():
     "학습이 쓰지 않을 모듈을 미룬다. Lightning을 부르기 전에 부른다."
@@ -177,14 +184,21 @@ def postpone_unused():
     compiler |= {'disable': lambda: _disable, 'graph_break': lambda: _graph_break}
     postpone(_DYNAMO, compiler, parts=False)
     _postpone_metrics()
+    _postpone_flops()
 
 # %% ../../nbs/parts/startup.ipynb #eda7c17d
 def _no_docstrings(*args, **kwargs):
     return {}
 
 
+def _postpone_pandas(util):  # `wandb.util`
+    ask = getattr(util, 'is_pandas_data_frame', None)
+    if ask:
+        util.is_pandas_data_frame = lambda value: 'pandas' in sys.modules and ask(value)
+
+
 def import_wandb():  # 모듈 `wandb`
-    "항목의 설명을 읽지 않고 부른 다음, 클라우드에 일을 맡기는 모듈을 미룬다."
+    "항목의 설명을 읽지 않고 부른 다음, 기록하는 데 쓰지 않을 모듈을 미룬다."
     if 'wandb' not in sys.modules:
         from unittest import mock
 
@@ -194,4 +208,5 @@ def import_wandb():  # 모듈 `wandb`
         with mock.patch.object(_fields, name, _no_docstrings, create=True):
             import_module('wandb')
         postpone('wandb.sdk.launch')
+        _postpone_pandas(sys.modules['wandb'].util)
     return sys.modules['wandb']
