@@ -152,6 +152,31 @@ def only_offline(folder):
     return name.startswith('offline-')
 
 
+PREPARE = """
+import psutil, time
+from cifar_lit.parts.loggers import SafeWandbLogger, prepare_wandb
+prepare_wandb()
+children, latest = psutil.Process().children, time.monotonic() + 20
+while not children() and time.monotonic() < latest:
+    time.sleep(0.05)
+before = [child.name() for child in children()]
+SafeWandbLogger(save_dir='.').start({})
+print(*before, len(children()))
+"""
+
+
+@pytest.mark.parametrize('mode, told', [('offline', 'wandb-core 1'), ('disabled', '0')])
+def test_the_process_starts_before_the_run_and_once(tmp_path, mode, told):
+    latest = '20' if mode == 'offline' else '0'
+    program = PREPARE.replace('+ 20', f'+ {latest}')
+    env = {**os.environ, 'WANDB_MODE': mode, 'PYTHONPATH': str(ROOT)}
+    command = [sys.executable, '-c', program]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=env
+    )
+    assert done.stdout.strip() == told, done.stdout + done.stderr
+
+
 def test_good_server_gets_everything(zygote, server, tmp_path, without):
     server.slow = 1.5  # 체크포인트의 파일이 둘이므로 1초인 finish_timeout보다 길다.
     env = online(server.url) | {'WANDB_FINISH_TIMEOUT': '1'}

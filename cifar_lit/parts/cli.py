@@ -32,7 +32,7 @@ from . import ranks, restart, runs
 from .checkpoints import check_state_dict, read_checkpoint
 from .files import InputError, write_whole
 from .hardware import best_precision, is_tpu, tune_cpu
-from .loggers import SafeWandbLogger, wandb_mode
+from .loggers import SafeWandbLogger, prepare_wandb, wandb_mode
 from .metrics import MetricsLogger
 from .progress import LineProgress, TerminalBar
 from .recipes import find_model_class, import_class, take_recipe
@@ -290,8 +290,11 @@ class _Opened(_Fitted):
 # %% ../../nbs/parts/cli.ipynb #136ce54c
 class _Prepared(_Opened):
     def instantiate_trainer(self, **kwargs):
-        trains, source = self.subcommand in restart.TRAINS, self._prepare()
+        trains = self.subcommand in restart.TRAINS
         config = self._get(self.config_init, 'trainer')
+        if trains and config.logger in (None, True) and rank_zero_only.rank == 0:
+            prepare_wandb()
+        source = self._prepare()
         place = self._get(self.config, 'run_dir'), config.default_root_dir or 'runs'
         folder = runs.make_run_folder(*place, source, again=bool(self.resumed))
         callbacks = [*(config.callbacks or []), *self.more, *_progress(config, trains)]
