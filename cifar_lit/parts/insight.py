@@ -39,7 +39,7 @@ def draw_pictures(
     e: Evaluation,
     picks,  # 사진 번호들
     columns: int = 8,  # 한 행에 늘어놓을 수
-):  # matplotlib `Figure`
+):  # PIL `Image`
     "고른 사진. 제목은 예측과 확률, 그 아래가 정답이고 틀렸으면 빨강"
     picks = list(picks)
     titles = [

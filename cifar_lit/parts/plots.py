@@ -7,6 +7,9 @@ __all__ = ['draw_grid', 'draw_batch', 'draw_curves']
 
 # %% ../../nbs/parts/plots.ipynb #7d4d76bf
 import math
+import warnings
+
+from PIL import Image, ImageDraw, ImageFont
 
 from .files import InputError
 from .pictures import denormalize
@@ -20,45 +23,70 @@ _KOREAN_FONTS = (
     'Noto Sans CJK KR',
     'Noto Sans KR',
 )
+_FIRST_KOREAN = '\u1100'  # 한글 낱자. 한글과 한자는 모두 이 뒤에 있다.
 
 
-def _fonts():
-    from matplotlib import font_manager
+def _font(text, size):
+    "`text`를 그릴 글꼴. 높이는 `size`픽셀"
+    if text.isascii():
+        return ImageFont.load_default(size)
+    from matplotlib.font_manager import fontManager
 
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    return ['DejaVu Sans', *(name for name in _KOREAN_FONTS if name in installed)]
+    installed = fontManager.get_font_names()
+    wanted = _KOREAN_FONTS if max(text) >= _FIRST_KOREAN else ()
+    found = [name for name in wanted if name in installed]
+    if wanted and not found:
+        warnings.warn(
+            '제목의 한글을 그릴 글꼴이 없습니다. fonts-nanum처럼 하나를 설치하세요.',
+            stacklevel=3,
+        )
+    path = fontManager.findfont([*found, 'DejaVu Sans'][0])
+    return ImageFont.truetype(path, size)
+
+# %% ../../nbs/parts/plots.ipynb #16231172
+_SIDE, _GAP, _TEXT = 108, 8, 13  # 그림의 한 변, 사이, 글꼴의 크기. 픽셀
+
+
+def _resized(image):  # uint8 `(3, H, W)` → 너비가 `_SIDE`인 PIL 이미지
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    height = max(1, round(_SIDE * picture.height / picture.width))
+    larger = picture.width <= _SIDE
+    how = Image.Resampling.NEAREST if larger else Image.Resampling.BOX
+    return picture.resize((_SIDE, height), how)
 
 # %% ../../nbs/parts/plots.ipynb #95143284
 def draw_grid(
-    images,  # uint8 `(N, 3, H, W)`
+    images,  # uint8 `(N, 3, H, W)` 또는 그런 이미지의 목록
     titles,  # 그림마다 제목 하나
     colors=None,  # 그림마다 제목 색 하나
     columns: int = 8,  # 한 행에 늘어놓을 수
-):  # matplotlib `Figure`
+):  # PIL `Image`
     "그림을 제목과 함께 격자로 그린다."
-    import matplotlib.pyplot as plt
-
-    rows = math.ceil(len(images) / columns)
-    colors = colors or [plt.rcParams['text.color']] * len(images)
-    size = (1.2 * columns, 1.5 * rows)
-    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
-    top = 1 - 0.4 / size[1]
-    fig.subplots_adjust(0.01, 0.01, 0.99, top, hspace=0.4, wspace=0.1)
-    fonts = _fonts()
-    for ax in axes.flat:
-        ax.axis('off')
-    for ax, image, title, color in zip(axes.flat, images, titles, colors):
-        ax.imshow(image.permute(1, 2, 0).numpy())
-        ax.set_title(title, fontsize=8, color=color, family=fonts)
-    plt.close(fig)
-    return fig
+    pictures = [_resized(image) for image in images]
+    columns = min(columns, len(pictures))
+    font = _font(''.join(titles), _TEXT)
+    head = max(1 + title.count('\n') for title in titles) * (_TEXT + 5)
+    width = _SIDE + _GAP
+    height = head + max(picture.height for picture in pictures) + _GAP
+    rows = math.ceil(len(pictures) / columns)
+    sheet = Image.new('RGB', (columns * width, rows * height), 'white')
+    sheet._repr_jpeg_ = None  # 노트북에는 PNG만 남긴다.
+    pen = ImageDraw.Draw(sheet)
+    colors = colors or ['black'] * len(pictures)
+    for k, (picture, title, color) in enumerate(zip(pictures, titles, colors)):
+        row, column = divmod(k, columns)
+        left, top = column * width + _GAP // 2, row * height + head
+        sheet.paste(picture, (left, top))
+        style = {'font': font, 'fill': color, 'anchor': 'md', 'align': 'center'}
+        pen.text((left + _SIDE / 2, top - 2), title, **style)
+    return sheet
 
 # %% ../../nbs/parts/plots.ipynb #5ee48db8
 def draw_batch(
     batch,  # (이미지 float `(N, 3, H, W)`, 라벨 `(N,)`), `normalize`를 거친 것
     classes,  # 클래스 이름
     n: int = 16,  # 그릴 수
-):  # matplotlib `Figure`
+):  # PIL `Image`
     "배치의 앞쪽 `n`장을 라벨과 함께 그린다."
     images, labels = batch[0][:n], batch[1][:n]
     return draw_grid(denormalize(images), [classes[label] for label in labels])
