@@ -137,7 +137,7 @@ def cache_reader():
         elif kind == b's':
             data = sealed_zip(data)
         path.write_bytes(data)
-        found = folder._load_cache(path, key, rows, 32)
+        found = folder._load_cache(path, folder._read_file(path), key, rows, 32)
         if found is not None:
             count = len(found['labels'])
             assert found['images'].shape == (count, 3, 32, 32) and count <= 4

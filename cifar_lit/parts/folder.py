@@ -164,30 +164,26 @@ def _npy_head(dtype, shape):
 _HEAD_BYTES = len(_npy_head('u1', (1,)))
 
 
-def _read_array(file, record, dtype, shape):
+def _read_array(content, record, dtype, shape):
     "`record`의 배열. 크기, 머리말, CRC-32가 다르면 `ValueError`"
     head = _npy_head(dtype, shape)
     size = np.dtype(dtype).itemsize * int(np.prod(shape))
     if record.size != len(head) + size:
         raise ValueError('크기가 다릅니다')
-    content = np.empty(size, np.uint8)
-    file.seek(record.offset)
-    if file.read(len(head)) != head or file.readinto(content) != size:
+    part = content[record.offset : record.offset + record.size]
+    if len(part) < record.size or part[: len(head)].tobytes() != head:
         raise ValueError('머리말이 다르거나 잘렸습니다')
-    if zlib.crc32(content, zlib.crc32(head)) != record.crc:
+    if zlib.crc32(part) != record.crc:
         raise ValueError('CRC-32가 다릅니다')
-    return content.view(dtype).reshape(shape)
+    values = part[len(head) :].view(dtype).reshape(shape)
+    return np.require(values, requirements='A')  # 배수인 주소에서 시작하게
 
 # %% ../../nbs/parts/folder.ipynb #8a069d51
-def _read_cache(file, key, rows, size):
+def _read_cache(records, content, key, rows, size):
     "캐시의 내용. `rows`를 읽은 것일 수 없으면 `ValueError`"
-    records = {
-        name.removesuffix('.npy'): record
-        for name, record in stored_records(file).items()
-    }
     if set(records) != {'images', 'labels', 'is_train', 'bad', 'key'}:
         raise ValueError('이름이 다릅니다')
-    if str(_read_array(file, records['key'], f'<U{len(key)}', ())) != key:
+    if str(_read_array(content, records['key'], f'<U{len(key)}', ())) != key:
         raise ValueError('낡았습니다')
     good = records['is_train'].size - _HEAD_BYTES
     bad = len(rows) - good
@@ -202,7 +198,7 @@ def _read_cache(file, key, rows, size):
         'is_train': ('b1', (good,)),
         'bad': (f'<U{width}', (bad,)),
     }
-    found = {name: _read_array(file, records[name], *kinds[name]) for name in kinds}
+    found = {name: _read_array(content, records[name], *kinds[name]) for name in kinds}
     return _check_values(found, rows)
 
 # %% ../../nbs/parts/folder.ipynb #312811ae
@@ -218,13 +214,22 @@ def _check_values(found, rows):
     return {**found, 'bad': found['bad'].tolist()}
 
 
-def _load_cache(path, key, rows, size):
-    "없거나 낡았거나 망가진 캐시이면 None"
+def _load_cache(path, content, key, rows, size):
+    "없거나 낡았거나 망가진 캐시이면 None. `content`는 `_read_file`이 준 것"
     try:
         with open(path, 'rb') as file:
-            return _read_cache(file, key, rows, size)
+            found = stored_records(file).items()
+        records = {name.removesuffix('.npy'): record for name, record in found}
+        return _read_cache(records, content, key, rows, size)
     except (OSError, ValueError):
         return None
+
+
+def _read_file(path):  # uint8 `(바이트 수,)`. 읽을 수 없으면 빈 것
+    try:
+        return np.fromfile(path, np.uint8)
+    except OSError:
+        return np.empty(0, np.uint8)
 
 # %% ../../nbs/parts/folder.ipynb #976f0fe9
 def _save_cache(paths, pictures):
@@ -254,6 +259,18 @@ def hold_out(
     return held
 
 # %% ../../nbs/parts/folder.ipynb #a001f00e
+def _find_cache(folder, paths, size):  # 목록, 그 열쇠, 캐시의 내용 또는 None
+    with ThreadPoolExecutor() as pool:
+        contents = pool.map(_read_file, paths)  # 목록을 만드는 동안 읽는다.
+        rows = list_pictures(folder, folder_classes(folder))
+        key = picture_key(rows)
+    found = (
+        _load_cache(path, content, key, rows, size)
+        for path, content in zip(paths, contents)
+    )
+    return rows, key, next((cache for cache in found if cache), None)
+
+
 def folder_pictures(
     folder: str,  # 사진 폴더
     image_size: int = 32,  # 줄인 뒤의 한 변, 픽셀
@@ -261,12 +278,9 @@ def folder_pictures(
     data_dir: str = './',  # 사진 폴더에 쓸 수 없을 때 캐시를 둘 곳
 ):  # `{'train': (이미지, 라벨), 'test': (이미지, 라벨)}`
     "이미지 uint8 `(N, 3, image_size, image_size)`, 라벨 int64 `(N,)`"
-    rows = list_pictures(folder, folder_classes(folder))
-    key = picture_key(rows)
     name = f'{Path(folder).resolve().name}-{image_size}px.npz'
     paths = [Path(at, '.cifar_lit', name) for at in (folder, data_dir)]
-    found = (_load_cache(path, key, rows, image_size) for path in paths)
-    pictures = next((cache for cache in found if cache), None)
+    rows, key, pictures = _find_cache(folder, paths, image_size)
     if pictures:
         judge_bad(pictures['bad'], on_bad_image)
     else:
