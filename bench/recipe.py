@@ -1,9 +1,11 @@
-"""`quick` 레시피에 이르기까지 한 가지씩 더하기.
+"""`quick` 레시피에 이르기까지 한 가지씩 더하고, 남는 정확도를 시간으로 바꾸기.
 
-모두 배치 256으로 45스텝을 학습하고, 시드마다 모든 줄을 차례로 잰다.
+배치 256으로 45스텝(`36 steps`부터는 36스텝)을 학습하고, 시드마다 모든 줄을 차례로 잰다.
 잰 시간은 첫 스텝부터 마지막 스텝까지의 벽시계 시간(초)이고 데이터를 메모리에 올리는
-시간은 빼며, 정확도는 테스트 사진에서 줄마다 시드마다 한 번 잰 것이다.
-학습률은 `grid`가 검증 사진에서 고른 것(`CHOSEN`)이다.
+시간은 빼며, 정확도는 테스트 사진에서 줄마다 시드마다 한 번 잰 것이다. `test_seconds`는
+테스트에 걸린 시간이다.
+학습률은 `grid`가 45스텝에서 검증 사진으로 고른 것(`CHOSEN`)이다.
+`frozen bias`부터는 `flip at test`에서 하나씩 더 바꾼 것이고, `one view`가 `quick`이다.
 'torch.optim.Muon'은 'flip at test'에서 옵티마이저만 PyTorch의 것으로 바꾼 것이다.
 """
 
@@ -11,12 +13,11 @@ import statistics
 
 import lightning.pytorch as pl
 import torch
-from common import draw_bars, load, pick, reuse, row, spread, training_only
+from common import draw_bars, load, pick, reuse, row, seconds, spread, training_only
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import nn
 
 from cifar_lit.model import LitModel
-from cifar_lit.parts.nets import shrink
 from cifar_lit.parts.recipes import read_recipe
 from cifar_lit.parts.runs import Stopwatch
 from cifar_lit.speed import FastModel, one_cycle
@@ -24,6 +25,7 @@ from cifar_lit.speed import FastModel, one_cycle
 TITLE = '한 가지씩'
 SHAPE = (3, 32, 32)
 SEEDS = 5
+STEPS = 45
 QUICK = read_recipe('quick')
 SMALL = ('16 px', 'whitening')
 FULL = (*SMALL, 'Muon', 'one-cycle', 'label smoothing', 'flip at test')
@@ -37,6 +39,9 @@ TRICKS = {  # 줄마다 `FastNet`에 더한 것
     'label smoothing': FULL[:5],
     'flip at test': FULL,
     'weight averaging': (*FULL, 'weight averaging'),
+    'frozen bias': (*FULL, 'frozen bias'),
+    '36 steps': (*FULL, 'frozen bias', '36 steps'),
+    'one view': (*FULL[:-1], 'frozen bias', '36 steps'),
     'torch.optim.Muon': (*FULL, 'torch.optim.Muon'),
 }
 NAMES = ('ConvNet', 'ConvNet + one-cycle', *TRICKS)
@@ -111,6 +116,8 @@ def settings_of(tricks, rates):
     if '16 px' not in tricks:
         settings['size'] = 32
     settings['label_smoothing'] = 0.2 if 'label smoothing' in tricks else 0.0
+    settings['views'] = 2 if 'flip at test' in tricks else 1
+    settings['whitening_epochs'] = 0 if 'frozen bias' in tricks else None
     return settings
 
 
@@ -120,11 +127,6 @@ class Partial(FastModel):
     def __init__(self, tricks, weight_decay=0.0, **rates):
         super().__init__(SHAPE, 10, **settings_of(tricks, rates))
         self.tricks, self.weight_decay = tricks, weight_decay
-        if 'flip at test' not in tricks:
-            self.net.forward = self.forward_once
-
-    def forward_once(self, x):
-        return self.net.logits(shrink(x, self.net.size))
 
     def on_fit_start(self):
         if 'whitening' in self.tricks:
@@ -177,18 +179,24 @@ def fit(source, name, seed, **settings):
     callbacks = [watch]
     if name == 'weight averaging':
         callbacks.append(EMAWeightAveraging(decay=0.8))
-    trainer = training_only(**QUICK['trainer'], callbacks=callbacks, logger=False)
+    length = QUICK['trainer']
+    if '36 steps' not in TRICKS.get(name, ()):
+        length = {**length, 'limit_train_batches': STEPS}
+    trainer = training_only(**length, callbacks=callbacks, logger=False)
     trainer.fit(model, dm)
     return trainer, model, dm, watch
 
 
 def sample(source, name, seed):
     trainer, model, dm, watch = fit(source, name, seed, **settings_for(name))
-    [result] = trainer.test(model, dm, verbose=False)
+    results = []
+    spent = seconds(lambda: results.extend(trainer.test(model, dm, verbose=False)))
+    [result] = results
     return dict(
         name=name,
         repeat=seed,
         seconds=round(watch.time_elapsed('train'), 3),
+        test_seconds=round(spent, 3),
         pictures=watch.seen,
         accuracy=round(100 * result['test_acc'], 2),
     )

@@ -32,7 +32,7 @@ HELP = """cifar-lit: PyTorch Lightning과 W&B로 배우고 쓰는 CIFAR-10 이�
   search     옵션을 바꾸어 가며 여러 번 학습해 좋은 값을 찾는다
 
 학습에는 레시피를 줄 수 있습니다(시간은 2코어 CPU에서 잰 것).
-  --recipe quick   작은 신경망. 학습 3초, 명령 전체 9초
+  --recipe quick   작은 신경망. 학습 2초, 명령 전체 5초
   --recipe fast    큰 신경망. 학습 30분쯤, 가장 정확
   --recipe record  GPU 하나에 맞춘 설정. GPU에서는 아직 재지 못함
 
