@@ -228,7 +228,7 @@ def _load_cache(path, content, key, rows, size):
 def _read_file(path):  # uint8 `(바이트 수,)`. 읽을 수 없으면 빈 것
     try:
         return np.fromfile(path, np.uint8)
-    except OSError:
+    except (OSError, MemoryError):
         return np.empty(0, np.uint8)
 
 # %% ../../nbs/parts/folder.ipynb #976f0fe9
@@ -260,15 +260,18 @@ def hold_out(
 
 # %% ../../nbs/parts/folder.ipynb #a001f00e
 def _find_cache(folder, paths, size):  # 목록, 그 열쇠, 캐시의 내용 또는 None
-    with ThreadPoolExecutor() as pool:
-        contents = pool.map(_read_file, paths)  # 목록을 만드는 동안 읽는다.
+    paths = list(dict.fromkeys(paths))
+    early = next((path for path in paths if path.is_file()), paths[0])
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(_read_file, early)  # 목록을 만드는 동안 읽는다.
         rows = list_pictures(folder, folder_classes(folder))
         key = picture_key(rows)
-    found = (
-        _load_cache(path, content, key, rows, size)
-        for path, content in zip(paths, contents)
-    )
-    return rows, key, next((cache for cache in found if cache), None)
+    for path in paths:
+        content = ahead.result() if path == early else _read_file(path)
+        pictures = _load_cache(path, content, key, rows, size)
+        if pictures:
+            return rows, key, pictures
+    return rows, key, None
 
 
 def folder_pictures(
