@@ -6,6 +6,9 @@
 __all__ = ['flat_size', 'ConvNet', 'shrink', 'whitening_filters', 'weighted_views', 'FastNet']
 
 # %% ../../nbs/parts/nets.ipynb #61ccb08d
+from functools import reduce
+from operator import add
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -52,8 +55,9 @@ class ConvNet(nn.Module):
 
 # %% ../../nbs/parts/nets.ipynb #f4600d02
 def _averaged(images, factor):
-    rows = sum(images[..., k::factor, :] for k in range(factor))
-    return sum(rows[..., k::factor] for k in range(factor)) / factor**2
+    height = images.shape[-2] // factor * factor
+    rows = reduce(add, (images[..., k:height:factor, :] for k in range(factor)))
+    return reduce(add, (rows[..., k::factor] for k in range(factor))) / factor**2
 
 
 def shrink(
