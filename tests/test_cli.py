@@ -431,6 +431,28 @@ def test_gradient_clipping_works_with_the_defaults(here):
     assert here('fit', *QUICK, *options) is None
 
 
+def test_wandb_starts_before_the_pictures_when_it_is_used(here, monkeypatch):
+    from cifar_lit.data import CIFAR10DataModule
+
+    order, prepare = [], CIFAR10DataModule.prepare_data
+
+    def prepared(self):
+        order.append('pictures')
+        prepare(self)
+
+    def started():
+        order.append('wandb')
+
+    monkeypatch.setattr('cifar_lit.parts.cli.prepare_wandb', started)
+    monkeypatch.setattr(CIFAR10DataModule, 'prepare_data', prepared)
+    assert here('fit', *QUICK, '--run_dir', 'run') is None
+    assert order[:2] == ['wandb', 'pictures']
+    for option in ('logger=false', 'fast_dev_run=true'):
+        order.clear()
+        assert here('fit', *QUICK, '--run_dir', option, f'--trainer.{option}') is None
+        assert order[0] == 'pictures' and 'wandb' not in order
+
+
 def test_failure_after_training_closes_wandb(here, monkeypatch):
     import lightning.pytorch as pl
     import wandb

@@ -292,7 +292,8 @@ class _Prepared(_Opened):
     def instantiate_trainer(self, **kwargs):
         trains = self.subcommand in restart.TRAINS
         config = self._get(self.config_init, 'trainer')
-        if trains and config.logger in (None, True) and rank_zero_only.rank == 0:
+        logs = config.logger in (None, True)
+        if trains and logs and not config.fast_dev_run and rank_zero_only.rank == 0:
             prepare_wandb()
         source = self._prepare()
         place = self._get(self.config, 'run_dir'), config.default_root_dir or 'runs'
@@ -303,7 +304,7 @@ class _Prepared(_Opened):
         elif self.subcommand == 'predict':
             callbacks.append(runs.PredictionWriter(folder))
         wandb_id = self._open(folder) if trains else None
-        if config.logger in (None, True):
+        if logs:
             kwargs['logger'] = _loggers(folder, source, trains, wandb_id, self.resumed)
         kwargs |= {'default_root_dir': folder, 'callbacks': callbacks}
         kwargs['plugins'] = safe_plugins(config.plugins)

@@ -168,12 +168,33 @@ def _postpone_metrics():
     drawn = {name: _call_later(_PLOTS, name) for name in _DRAWN}
     postpone(_PLOTS, drawn | {name: lambda: object for name in _TYPES})
 
+# %% ../../nbs/parts/startup.ipynb #ace8baac
+class _ClassLater:
+    "부르거나, 물려받거나, `isinstance`로 물을 때 코드를 실행하는 클래스"
+
+    def __init__(self, module, name):
+        self.module, self.name = module, name
+
+    def real(self):
+        return getattr(_run(sys.modules[self.module]), self.name)
+
+    def __call__(self, *args, **kwargs):
+        return self.real()(*args, **kwargs)
+
+    def __instancecheck__(self, value):
+        return isinstance(value, self.real())
+
+    def __mro_entries__(self, bases):
+        return (self.real(),)
+
 
 _FLOPS = 'torch.utils.flop_counter'
 
 
 def _postpone_flops():  # 이 모듈은 triton을 부른다.
-    postpone(_FLOPS, {'FlopCounterMode': _call_later(_FLOPS, 'FlopCounterMode')})
+    postpone(
+        _FLOPS, {'FlopCounterMode': lambda: _ClassLater(_FLOPS, 'FlopCounterMode')}
+    )
 
 # %% ../../nbs/parts/startup.ipynb #e7897e12
 def postpone_unused():
