@@ -70,7 +70,7 @@ def grad_cam(
     layer = _last_convolution(net)
     attribution = require('captum.attr', 'report')
     net = net.cpu().eval()
-    # `FastNet`은 평가할 때 뒤집은 것까지 두 번 보므로, 한 번만 보는 것을 쓴다.
+    # `FastNet`은 평가할 때 여러 번 볼 수 있으므로, 한 번만 보는 것을 쓴다.
     cam = attribution.LayerGradCam(getattr(net, 'logits', net), layer)
     targets = torch.as_tensor(np.asarray(targets))
     maps = cam.attribute(normalize(images), targets, relu_attributions=True).detach()

@@ -7,7 +7,9 @@ __all__ = ['draw_grid', 'draw_batch', 'draw_curves']
 
 # %% ../../nbs/parts/plots.ipynb #7d4d76bf
 import math
+import re
 import warnings
+from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -15,6 +17,7 @@ from .files import InputError
 from .pictures import denormalize
 
 # %% ../../nbs/parts/plots.ipynb #2408d272
+_SIDE, _GAP, _TEXT = 96, 8, 13  # 그림의 너비, 사이, 글꼴의 크기. 픽셀
 _KOREAN_FONTS = (
     'NanumGothic',
     'Malgun Gothic',
@@ -23,32 +26,36 @@ _KOREAN_FONTS = (
     'Noto Sans CJK KR',
     'Noto Sans KR',
 )
-_FIRST_KOREAN = '\u1100'  # 한글 낱자. 한글과 한자는 모두 이 뒤에 있다.
+_KOREAN = re.compile('[\u1100-\u11ff\u2e80-\ud7ff]')  # 한글과 한자
 
 
-def _font(text, size):
-    "`text`를 그릴 글꼴. 높이는 `size`픽셀"
+@cache
+def _load(path):  # None이면 Pillow의 글꼴
+    if path is None:
+        return ImageFont.load_default(_TEXT)
+    return ImageFont.truetype(path, _TEXT)
+
+
+def _font(text):  # `text`를 그릴 글꼴
     if text.isascii():
-        return ImageFont.load_default(size)
+        return _load(None)
     from matplotlib.font_manager import fontManager
 
-    installed = fontManager.get_font_names()
-    wanted = _KOREAN_FONTS if max(text) >= _FIRST_KOREAN else ()
-    found = [name for name in wanted if name in installed]
-    if wanted and not found:
-        warnings.warn(
-            '제목의 한글을 그릴 글꼴이 없습니다. fonts-nanum처럼 하나를 설치하세요.',
-            stacklevel=3,
-        )
-    path = fontManager.findfont([*found, 'DejaVu Sans'][0])
-    return ImageFont.truetype(path, size)
+    found = []
+    if _KOREAN.search(text):
+        installed = fontManager.get_font_names()
+        found = [name for name in _KOREAN_FONTS if name in installed]
+        if not found:
+            warnings.warn(
+                '제목의 한글을 그릴 글꼴이 없습니다. '
+                'fonts-nanum처럼 하나를 설치하세요.',
+                stacklevel=3,
+            )
+    return _load(fontManager.findfont([*found, 'DejaVu Sans'][0]))
 
 # %% ../../nbs/parts/plots.ipynb #16231172
-_SIDE, _GAP, _TEXT = 108, 8, 13  # 그림의 한 변, 사이, 글꼴의 크기. 픽셀
-
-
-def _resized(image):  # uint8 `(3, H, W)` → 너비가 `_SIDE`인 PIL 이미지
-    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+def _resized(image):  # uint8 `(3, H, W)`나 `(1, H, W)` → 너비가 `_SIDE`인 PIL 이미지
+    picture = Image.fromarray(image.expand(3, -1, -1).permute(1, 2, 0).numpy())
     height = max(1, round(_SIDE * picture.height / picture.width))
     larger = picture.width <= _SIDE
     how = Image.Resampling.NEAREST if larger else Image.Resampling.BOX
@@ -56,7 +63,7 @@ def _resized(image):  # uint8 `(3, H, W)` → 너비가 `_SIDE`인 PIL 이미지
 
 # %% ../../nbs/parts/plots.ipynb #95143284
 def draw_grid(
-    images,  # uint8 `(N, 3, H, W)` 또는 그런 이미지의 목록
+    images,  # uint8 `(N, 3, H, W)`나 `(N, 1, H, W)`, 또는 그런 이미지의 목록
     titles,  # 그림마다 제목 하나
     colors=None,  # 그림마다 제목 색 하나
     columns: int = 8,  # 한 행에 늘어놓을 수
@@ -64,21 +71,25 @@ def draw_grid(
     "그림을 제목과 함께 격자로 그린다."
     pictures = [_resized(image) for image in images]
     columns = min(columns, len(pictures))
-    font = _font(''.join(titles), _TEXT)
-    head = max(1 + title.count('\n') for title in titles) * (_TEXT + 5)
-    width = _SIDE + _GAP
+    fonts = [_font(title) for title in titles]
+    lines = [title.split('\n') for title in titles]
+    head = max(map(len, lines)) * (_TEXT + 5)
+    drawn = (font.getlength(line) for font, some in zip(fonts, lines) for line in some)
+    width = max(_SIDE, math.ceil(max(drawn))) + _GAP
     height = head + max(picture.height for picture in pictures) + _GAP
     rows = math.ceil(len(pictures) / columns)
     sheet = Image.new('RGB', (columns * width, rows * height), 'white')
     sheet._repr_jpeg_ = None  # 노트북에는 PNG만 남긴다.
     pen = ImageDraw.Draw(sheet)
     colors = colors or ['black'] * len(pictures)
-    for k, (picture, title, color) in enumerate(zip(pictures, titles, colors)):
+    for k, (picture, title, font, color) in enumerate(
+        zip(pictures, titles, fonts, colors)
+    ):
         row, column = divmod(k, columns)
-        left, top = column * width + _GAP // 2, row * height + head
-        sheet.paste(picture, (left, top))
+        middle, top = column * width + width // 2, row * height + head
+        sheet.paste(picture, (middle - _SIDE // 2, top))
         style = {'font': font, 'fill': color, 'anchor': 'md', 'align': 'center'}
-        pen.text((left + _SIDE / 2, top - 2), title, **style)
+        pen.text((middle, top - 2), title, **style)
     return sheet
 
 # %% ../../nbs/parts/plots.ipynb #5ee48db8
