@@ -30,6 +30,7 @@ QUESTIONS = (
     'imports',
     'start',
     'growth',
+    'shrink',
     'batch',
     'precision',
     'muon',
