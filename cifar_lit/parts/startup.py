@@ -8,7 +8,7 @@ __all__ = ['PostponedModule', 'postpone', 'postpone_unused', 'import_wandb']
 # %% ../../nbs/parts/startup.ipynb #7637611d
 import logging
 import sys
-from functools import wraps
+from functools import partial, wraps
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.metadata import version
@@ -138,16 +138,28 @@ def _graph_break(*args, **kwargs):
     if real := _compiler():
         real.graph_break(*args, **kwargs)
 
+# %% ../../nbs/parts/startup.ipynb #ace8baac
+class _Later:
+    "부르거나, 물려받거나, `isinstance`로 물을 때 모듈의 코드를 실행하는 이름"
+
+    def __init__(self, module, name):
+        self.module, self.name = module, name
+
+    def real(self):
+        return getattr(_run(sys.modules[self.module]), self.name)
+
+    def __call__(self, *args, **kwargs):
+        return self.real()(*args, **kwargs)
+
+    def __instancecheck__(self, value):
+        return isinstance(value, self.real())
+
+    def __mro_entries__(self, bases):
+        return (self.real(),)
+
 # %% ../../nbs/parts/startup.ipynb #58b6b9f1
 def _from(module, name):  # `module`의 `name`. 미룬 모듈의 하위 모듈이다
     return lambda: getattr(import_module(module), name)
-
-
-def _call_later(module, name):  # 부를 때 코드를 실행하는 함수
-    def call(*args, **kwargs):
-        return getattr(_run(sys.modules[module]), name)(*args, **kwargs)
-
-    return lambda: call
 
 
 _PLOTS = 'torchmetrics.utilities.plot'
@@ -165,36 +177,15 @@ def _postpone_metrics():
     postpone('torchmetrics', _METRICS)
     postpone('torchmetrics.functional')
     postpone('torchmetrics.utilities')  # 부르면 아래의 것을 함께 부른다.
-    drawn = {name: _call_later(_PLOTS, name) for name in _DRAWN}
+    drawn = {name: partial(_Later, _PLOTS, name) for name in _DRAWN}
     postpone(_PLOTS, drawn | {name: lambda: object for name in _TYPES})
-
-# %% ../../nbs/parts/startup.ipynb #ace8baac
-class _ClassLater:
-    "부르거나, 물려받거나, `isinstance`로 물을 때 코드를 실행하는 클래스"
-
-    def __init__(self, module, name):
-        self.module, self.name = module, name
-
-    def real(self):
-        return getattr(_run(sys.modules[self.module]), self.name)
-
-    def __call__(self, *args, **kwargs):
-        return self.real()(*args, **kwargs)
-
-    def __instancecheck__(self, value):
-        return isinstance(value, self.real())
-
-    def __mro_entries__(self, bases):
-        return (self.real(),)
 
 
 _FLOPS = 'torch.utils.flop_counter'
 
 
 def _postpone_flops():  # 이 모듈은 triton을 부른다.
-    postpone(
-        _FLOPS, {'FlopCounterMode': lambda: _ClassLater(_FLOPS, 'FlopCounterMode')}
-    )
+    postpone(_FLOPS, {'FlopCounterMode': partial(_Later, _FLOPS, 'FlopCounterMode')})
 
 # %% ../../nbs/parts/startup.ipynb #e7897e12
 def postpone_unused():
