@@ -61,6 +61,11 @@ def _resized(image):  # uint8 `(3, H, W)`나 `(1, H, W)` → 너비가 `_SIDE`�
     how = Image.Resampling.NEAREST if larger else Image.Resampling.BOX
     return picture.resize((_SIDE, height), how)
 
+
+def _text_size(title):  # (너비, 높이), 픽셀
+    lines = title.split('\n')
+    return max(map(_font(title).getlength, lines)), len(lines) * (_TEXT + 5)
+
 # %% ../../nbs/parts/plots.ipynb #95143284
 def draw_grid(
     images,  # uint8 `(N, 3, H, W)`나 `(N, 1, H, W)`, 또는 그런 이미지의 목록
@@ -71,25 +76,20 @@ def draw_grid(
     "그림을 제목과 함께 격자로 그린다."
     pictures = [_resized(image) for image in images]
     columns = min(columns, len(pictures))
-    fonts = [_font(title) for title in titles]
-    lines = [title.split('\n') for title in titles]
-    head = max(map(len, lines)) * (_TEXT + 5)
-    drawn = (font.getlength(line) for font, some in zip(fonts, lines) for line in some)
-    width = max(_SIDE, math.ceil(max(drawn))) + _GAP
+    widths, heads = zip(*map(_text_size, titles))
+    width, head = math.ceil(max(_SIDE, *widths)) + _GAP, max(heads)
     height = head + max(picture.height for picture in pictures) + _GAP
     rows = math.ceil(len(pictures) / columns)
     sheet = Image.new('RGB', (columns * width, rows * height), 'white')
     sheet._repr_jpeg_ = None  # 노트북에는 PNG만 남긴다.
     pen = ImageDraw.Draw(sheet)
     colors = colors or ['black'] * len(pictures)
-    for k, (picture, title, font, color) in enumerate(
-        zip(pictures, titles, fonts, colors)
-    ):
+    for k, (picture, title, color) in enumerate(zip(pictures, titles, colors)):
         row, column = divmod(k, columns)
         middle, top = column * width + width // 2, row * height + head
         sheet.paste(picture, (middle - _SIDE // 2, top))
-        style = {'font': font, 'fill': color, 'anchor': 'md', 'align': 'center'}
-        pen.text((middle, top - 2), title, **style)
+        style = {'fill': color, 'anchor': 'md', 'align': 'center'}
+        pen.text((middle, top - 2), title, font=_font(title), **style)
     return sheet
 
 # %% ../../nbs/parts/plots.ipynb #5ee48db8
