@@ -15,14 +15,10 @@ import warnings
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from given import ENV, ROOT, toy_album
 
 from cifar_lit.parts.pictures import CLASSES
 from cifar_lit.parts.toy import toy_pictures
-
-ROOT = Path(__file__).parent.parent
-os.environ.update(WANDB_SILENT='true', WANDB_MODE='offline')
-ENV = dict(os.environ)  # 이 프로세스의 wandb가 자식에게 물려줄 변수를 더하기 전의 것
 
 CLOSED = 'http://127.0.0.1:9'  # 아무도 듣지 않는 포트
 PROXIES = ('http_proxy', 'https_proxy')
@@ -101,18 +97,6 @@ def here(tmp_path, monkeypatch):
             return error.code
 
     return call
-
-
-def toy_album(folder):
-    "클래스가 셋인 사진 폴더: 학습 60장, 테스트 30장"
-    images, labels = toy_pictures(300)
-    for k in range(3):
-        for i, image in enumerate(images[labels == k]):
-            target = folder / ('train' if i < 20 else 'test') / CLASSES[k]
-            target.mkdir(parents=True, exist_ok=True)
-            picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-            picture.resize((48, 40)).save(target / f'{i}.png')
-    return folder
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ENV
+from given import ENV
 from PIL import Image
 
 ONE_EPOCH = (

@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from conftest import ENV
+from given import ENV
 from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 from test_several import equal_runs, rows_of, same

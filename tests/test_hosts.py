@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ENV
+from given import ENV
 
 BIN = Path(sys.executable).parent
 NAMES = ('h1', 'h2')

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from conftest import ENV, ROOT
+from given import ENV, ROOT
 
 BIN = Path(sys.executable).parent
 SLURM = ROOT / '.venv/slurm/usr'

@@ -13,7 +13,7 @@ import urllib.request
 
 import nbformat
 import pytest
-from conftest import ENV, ROOT
+from given import ENV, ROOT
 
 NBS = ROOT / 'nbs'
 PATHS = sorted(NBS.glob('*.ipynb')) + sorted(NBS.glob('parts/*.ipynb'))

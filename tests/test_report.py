@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ENV, toy_album
+from given import ENV, toy_album
 from torch import nn
 
 from cifar_lit.evaluate import evaluate

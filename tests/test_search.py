@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
-from conftest import ENV, toy_album
+from given import ENV, toy_album
 
 from cifar_lit.parts.files import InputError
 from cifar_lit.parts.search import open_study, read_sweep, search

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ENV
+from given import ENV
 
 from cifar_lit.model import LitModel
 from cifar_lit.parts.checkpoints import read_checkpoint
@@ -62,7 +62,7 @@ def equal_runs(run, whole):
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
     "두 프로세스로 멈추지 않고 학습한 실행"
-    from conftest import toy_album
+    from given import toy_album
 
     place = tmp_path_factory.mktemp('several')
     toy_album(place / 'photos')

@@ -22,7 +22,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from conftest import ENV
+from given import ENV
 from PIL import Image
 from torchvision.models import squeezenet1_1
 

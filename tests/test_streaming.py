@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ENV, toy_album
+from given import ENV, toy_album
 from PIL import Image
 from test_several import equal_runs
 

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from conftest import ENV
+from given import ENV
 
 TORTURE = Path(__file__).with_name('torture.py')
 

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from conftest import ENV
+from given import ENV
 from ray.tune import Result
 
 from cifar_lit.cli import main

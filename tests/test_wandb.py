@@ -16,8 +16,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import ROOT
 from fake_wandb import KEY, closed_url, fake_wandb
+from given import ENV, ROOT
 from wandb_zygote import cores
 
 from cifar_lit.parts import loggers
@@ -153,28 +153,19 @@ def only_offline(folder):
 
 
 PREPARE = """
-import psutil, time
+import psutil
 from cifar_lit.parts.loggers import SafeWandbLogger, prepare_wandb
-prepare_wandb()
-def names():
-    return [child.name() for child in psutil.Process().children()]
-latest = time.monotonic() + 20
-while 'wandb-core' not in names() and time.monotonic() < latest:
-    time.sleep(0.05)
-before = names()
+prepare_wandb().join()
+before = [child.name() for child in psutil.Process().children()]
 SafeWandbLogger(save_dir='.').start({})
-print(*before, len(names()))
+print(*before, len(psutil.Process().children()))
 """
 
 
 @pytest.mark.parametrize('mode, told', [('offline', 'wandb-core 1'), ('disabled', '0')])
 def test_the_process_starts_before_the_run_and_once(tmp_path, mode, told):
-    latest = '20' if mode == 'offline' else '0'
-    program = PREPARE.replace('+ 20', f'+ {latest}')
-    clean = {k: v for k, v in os.environ.items() if not k.startswith('WANDB')}
-    quiet = {'WANDB_MODE': mode, 'WANDB_SILENT': 'true'}
-    env = {**clean, **quiet, 'PYTHONPATH': str(ROOT)}
-    command = [sys.executable, '-c', program]
+    env = {**ENV, 'WANDB_MODE': mode, 'PYTHONPATH': str(ROOT)}
+    command = [sys.executable, '-c', PREPARE]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=tmp_path, env=env
     )

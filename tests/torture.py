@@ -370,7 +370,7 @@ def whole_run(folder, recipe, photos):
 
 def torture(folder, kills, seed, offline_share=0.1):
     "일마다 한 줄의 목록"
-    from conftest import toy_album
+    from given import toy_album
 
     dice, rows = random.Random(seed), []
     photos = toy_album(folder / 'photos')

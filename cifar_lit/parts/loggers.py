@@ -56,7 +56,7 @@ def wandb_mode():  # 'online', 'offline', 'disabled', 'shared' 가운데 하나
     return mode if known else 'offline'
 
 # %% ../../nbs/parts/loggers.ipynb #ec216921
-def prepare_wandb():
+def prepare_wandb():  # 띄우고 있는 `Thread`
     "`wandb-core`를 뒤에서 띄운다. 띄우지 못하면 실행을 열 때 다시 해 보고 알린다."
     wandb = _wandb()
 
@@ -64,7 +64,9 @@ def prepare_wandb():
         with suppress(Exception):
             wandb.setup()
 
-    threading.Thread(target=start, daemon=True).start()
+    thread = threading.Thread(target=start, daemon=True)
+    thread.start()
+    return thread
 
 # %% ../../nbs/parts/loggers.ipynb #2ed4e8e2
 _ANSWER = 3  # 서버의 답을 기다리는 시간(초)
