@@ -100,15 +100,19 @@ def _norm(channels):
     return norm
 
 
-def _group(inputs, outputs):
+_ACTIVATIONS = {'gelu': nn.GELU, 'silu': nn.SiLU}
+
+
+def _group(inputs, outputs, activation):
+    layer = _ACTIVATIONS[activation]
     return nn.Sequential(
         _conv(inputs, outputs),
         nn.MaxPool2d(2),
         _norm(outputs),
-        nn.GELU(),
+        layer(),
         _conv(outputs, outputs),
         _norm(outputs),
-        nn.GELU(),
+        layer(),
     )
 
 # %% ../../nbs/parts/nets.ipynb #307d33a6
@@ -127,6 +131,24 @@ def weighted_views(
     flipped = [(weight, image.flip(3)) for weight, image in seen]
     return [(weight / 2, image) for weight, image in seen + flipped]
 
+# %% ../../nbs/parts/nets.ipynb #4066b87f
+def _averaged_logits(net, x, first):  # 여러 번 본 것. `first`는 그대로 본 로짓
+    (weight, _), *others = weighted_views(x, net.views)
+    more = [weight * net.logits(view) for weight, view in others]
+    return sum(more, weight * first)
+
+
+def _looked(net, x):
+    "평가할 때의 로짓. 처음 본 확률이 `net.confidence`보다 크면 더 보지 않는다."
+    first = net.logits(x)
+    if net.views == 1 or net.confidence == 1:
+        return _averaged_logits(net, x, first)
+    unsure = first.float().softmax(dim=1).amax(dim=1) <= net.confidence
+    if torch.compiler.is_compiling() or x.device.type == 'xla':
+        return torch.where(unsure[:, None], _averaged_logits(net, x, first), first)
+    first[unsure] = _averaged_logits(net, x[unsure], first[unsure])
+    return first
+
 # %% ../../nbs/parts/nets.ipynb #ef16e10e
 def _checked_sizes(
     size: int | tuple[int, ...],  # 한 변, 픽셀. 여럿이면 차례로
@@ -141,6 +163,17 @@ def _checked_sizes(
         )
     return sizes
 
+
+def _check_choices(views, confidence, activation):
+    "고를 수 있는 값인지 본다. 아니면 `InputError`"
+    if views not in (1, 2, 6):
+        raise InputError(f'views={views}: 1, 2, 6 가운데 하나를 주세요.')
+    if not 0 < confidence <= 1:
+        raise InputError(f'confidence={confidence}: 0보다 크고 1 이하여야 합니다.')
+    if activation not in _ACTIVATIONS:
+        names = ', '.join(_ACTIVATIONS)
+        raise InputError(f'activation={activation}: {names} 가운데 하나를 주세요.')
+
 # %% ../../nbs/parts/nets.ipynb #e924a5be
 class FastNet(nn.Module):
     "이미지 `(N, *input_shape)` → 로짓 `(N, num_classes)`. 구조의 출처: airbench94"
@@ -152,11 +185,13 @@ class FastNet(nn.Module):
         widths: tuple[int, ...] = (64, 256, 256),  # 블록마다 채널 수
         size: int | tuple[int, ...] = 32,  # 줄여서 볼 한 변, 픽셀. 여럿이면 차례로
         views: int = 2,  # 평가할 때 한 이미지를 보는 수: 1, 2, 6
+        confidence: float = 1.0,  # 처음 본 확률이 이보다 크면 더 안 본다
+        activation: str = 'gelu',  # 블록의 활성화 함수: 'gelu', 'silu'
     ):
         super().__init__()
-        if views not in (1, 2, 6):
-            raise InputError(f'views={views}: 1, 2, 6 가운데 하나를 주세요.')
-        self.sizes, self.views = _checked_sizes(size, widths), views
+        _check_choices(views, confidence, activation)
+        self.sizes = _checked_sizes(size, widths)
+        self.views, self.confidence = views, confidence
         self.train_size, self.size = self.sizes[0], self.sizes[-1]
         self.arguments = {
             'input_shape': tuple(input_shape),
@@ -164,13 +199,17 @@ class FastNet(nn.Module):
             'widths': tuple(widths),
             'size': size,
             'views': views,
+            'confidence': confidence,
+            'activation': activation,
         }
         channels = input_shape[0]
         self.whiten = nn.Conv2d(channels, 8 * channels, 2)
         self.whiten.weight.requires_grad_(False)
         nn.init.zeros_(self.whiten.bias)
         inputs = (8 * channels, *widths[:-1])
-        self.groups = nn.Sequential(*map(_group, inputs, widths))
+        self.groups = nn.Sequential(
+            *(_group(i, o, activation) for i, o in zip(inputs, widths))
+        )
         self.head = nn.Linear(widths[-1], num_classes, bias=False)
         nn.init.normal_(self.head.weight)
         self.register_buffer('ready', torch.tensor(False))
@@ -193,5 +232,4 @@ class FastNet(nn.Module):
     def forward(self, x):
         if self.training:
             return self.logits(x, self.train_size)
-        seen = weighted_views(x, self.views)
-        return sum(weight * self.logits(view) for weight, view in seen)
+        return _looked(self, x)
