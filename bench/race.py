@@ -10,10 +10,12 @@
 그 컴퓨터에서 이미 잰 것은 다시 재지 않는다. 비는 시드와 컴퓨터가 같은 것끼리 낸다.
 bf16을 하드웨어로 계산하는 컴퓨터(AVX512, bf16-mixed)에서는 모두 bf16으로 학습하고,
 `fast`도 Winograd를 쓰지 않는다.
-잰 차례: AVX2에서 airbench94_muon의 시드 0과 1은 몇 시간 먼저, 시드 2는 `fast`의 시드
-0과 1 사이에 잰 것이다. bf16에서는 시드 0을 airbench94_muon, `fast`, airbench94의
-차례로, 시드 1과 2를 다른 때에 이어서 `fast`와 airbench94_muon을 번갈아 잰 것이다.
-`fast`의 앞선 설정(열두 에포크)을 잰 것은 `tries.json`에 있다.
+잰 차례: bf16에서는 `fast`와 airbench94_muon을 시드마다 번갈아 재었다. airbench94는 다른
+때에, 'airbench94_muon (another day)'는 앞선 설정의 `fast` 옆에서 잰 것이다. 그 `fast`의
+표본은 `tries.json`에 있다('fast, 11 epochs, by race').
+'fast (11 ep)'은 앞선 설정이다: 20, 26, 32픽셀로 열한 에포크, GELU, Newton-Schulz
+세 번, 이미지마다 여섯 번. AVX2에서는 airbench94_muon의 시드 0과 1을 몇 시간 먼저, 시드
+2를 이것의 시드 0과 1 사이에 재었다. 더 앞선 설정(열두 에포크)도 `tries.json`에 있다.
 """
 
 import json
@@ -43,12 +45,12 @@ from cifar_lit.parts.recipes import read_recipe
 from cifar_lit.speed import FastModel
 
 TITLE = '끝까지 나란히'
-OURS = 'fast'
+OURS, EARLIER = 'fast', 'fast (11 ep)'
 THEIRS = ('airbench94_muon', 'airbench94')
-NAMES = (OURS, *THEIRS)
+NAMES = (OURS, EARLIER, *THEIRS, 'airbench94_muon (another day)')
 SEEDS = 3
-ORDER = [(name, 0) for name in NAMES]  # airbench94는 느린지만 보려고 한 번
-ORDER += [(name, seed) for seed in range(1, SEEDS) for name in NAMES[:2]]
+ORDER = [(name, seed) for seed in range(SEEDS) for name in (OURS, THEIRS[0])]
+ORDER.append((THEIRS[1], 0))  # airbench94는 느린지만 보려고 한 번
 RESUMES = True  # `measure`가 이미 잰 표본을 받는다
 
 
@@ -120,11 +122,11 @@ def machines(samples):
     return list(dict.fromkeys(sample['machine'] for sample in samples))
 
 
-def together(samples, name):
-    "같은 시드를 함께 잰 `fast`와 `name`의 표본, 시드의 차례대로"
+def together(samples, *names):
+    "두 이름을 같은 시드로 함께 잰 표본, 시드의 차례대로"
     found = []
     for seed in sorted({s['repeat'] for s in samples}):
-        both = [s for s in pick(samples, repeat=seed) if s['name'] in (OURS, name)]
+        both = [s for s in pick(samples, repeat=seed) if s['name'] in names]
         if len(both) == 2:
             found += both
     return found
@@ -134,22 +136,22 @@ def values(samples, name, key='accuracy'):
     return [sample[key] for sample in pick(samples, name=name)]
 
 
-def compared_rows(both, name):
+def compared_rows(both, our, name):
     "시간의 비와 정확도의 차이. 시드가 모자라면 닿았는지 말하지 않는다."
-    ratio, low, high = faster(both, name, OURS)
-    ours, theirs = values(both, OURS), values(both, name)
+    ratio, low, high = faster(both, name, our)
+    ours, theirs = values(both, our), values(both, name)
     span = f' ({low:.2f}~{high:.2f})' if len(ours) > 1 else ''
     value = f'{ratio:.2f}배{span}'
     enough = len(ours) >= SEEDS
     met = ratio <= 0.8 if enough else None
     target = f'0.8배 이하 (시드 {SEEDS}개)'
-    made = [row(f'{OURS} / {name}, 시간', value, target, met)]
+    made = [row(f'{our} / {name}, 시간', value, target, met)]
     if len(ours) > 1:
         gap = statistics.mean(ours) - statistics.mean(theirs)
         p = ttest_ind(ours, theirs, alternative='less').pvalue
         words = f'{gap:+.2f} %p (낮지 않은가의 한쪽 검정 p = {p:.2f})'
         met, target = p >= 0.05 if enough else None, f'p ≥ 0.05 (시드 {SEEDS}개)'
-        made.append(row(f'{OURS} - {name}, 정확도', words, target, met))
+        made.append(row(f'{our} - {name}, 정확도', words, target, met))
     return made
 
 
@@ -162,10 +164,10 @@ def rows_of_one(samples):
             seconds = spread(values(samples, name, 'seconds'))
             accuracy = spread(values(samples, name))
             made.append(row(name, f'{seconds}초, 테스트 {accuracy} % ({len(found)}번)'))
-    for name in THEIRS:
-        both = together(samples, name)
+    for our in (OURS, EARLIER):
+        both = together(samples, our, THEIRS[0])
         if both:
-            made += compared_rows(both, name)
+            made += compared_rows(both, our, THEIRS[0])
     return made
 
 

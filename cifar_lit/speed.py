@@ -58,9 +58,11 @@ class MuonWithAdam(torch.optim.Adam):
         lr: float = 0.15,  # Muon의 학습률. 커널의 크기에 대한 비율
         momentum: float = 0.6,  # Muon의 모멘텀
         other_lr: float = 0.03,  # Adam의 학습률
+        ns_steps: int = 3,  # Newton-Schulz를 되풀이할 횟수
     ):
         super().__init__([{'params': others, 'lr': other_lr}], betas=(0.9, 0.95))
-        self.add_param_group({'params': kernels, 'lr': lr, 'momentum': momentum})
+        muon = {'lr': lr, 'momentum': momentum, 'ns_steps': ns_steps}
+        self.add_param_group({'params': kernels, **muon})
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -68,20 +70,21 @@ class MuonWithAdam(torch.optim.Adam):
         group = self.param_groups[-1]
         for kernel in group['params']:
             if kernel.grad is not None:
-                self._muon(kernel, group['lr'], group['momentum'])
+                self._muon(kernel, group)
                 kernel.grad = None  # Adam은 기울기가 없는 것을 건너뛴다.
         super().step()
         return loss
 
-    def _muon(self, kernel, lr, momentum):
+    def _muon(self, kernel, group):
+        momentum, steps = group['momentum'], group.get('ns_steps', 3)
         state = self.state[kernel]
         if not state:  # Adam은 이어서 학습할 때 step을 찾는다.
             state.update(step=torch.tensor(0.0), held=torch.zeros_like(kernel))
         state['held'].mul_(momentum).add_(kernel.grad)
         update = kernel.grad + momentum * state['held']
-        update = orthogonalize(update.flatten(1)).view_as(kernel)
+        update = orthogonalize(update.flatten(1), steps).view_as(kernel)
         kernel.mul_(len(kernel) ** 0.5 / kernel.norm())  # 크기를 늘 같게 둔다.
-        kernel.sub_(lr * update)
+        kernel.sub_(group['lr'] * update)
 
 # %% ../nbs/06_speed.ipynb #bfe0373f
 def first_pictures(
@@ -96,10 +99,29 @@ def first_pictures(
         )
     return dm.cifar_train.dataset.images[dm.cifar_train.indices[:n]]
 
+# %% ../nbs/06_speed.ipynb #83c7afa5
+def _check_counts(whitening_epochs, ns_steps):
+    if whitening_epochs is not None and whitening_epochs < 0:
+        given = f'whitening_epochs={whitening_epochs}'
+        raise InputError(f'{given}: 0 이상의 수나 None을 주세요.')
+    if ns_steps < 1:
+        raise InputError(f'ns_steps={ns_steps}: 1 이상의 수를 주세요.')
 
-def _check_epochs(epochs):
-    if epochs is not None and epochs < 0:
-        raise InputError(f'whitening_epochs={epochs}: 0 이상의 수나 None을 주세요.')
+
+def _check_activation(net, checkpoint):
+    arguments = checkpoint.get('net', {}).get('arguments', {})
+    learned = arguments.get('activation', 'gelu')  # 적지 않던 때에는 이것뿐이었다.
+    if learned != net.arguments['activation']:
+        raise InputError(
+            f'체크포인트의 신경망은 activation이 {learned}입니다. '
+            f'activation(명령이면 --model.activation)에 {learned}를 주세요.'
+        )
+
+
+def _forget_length(checkpoint):
+    for state in checkpoint.get('lr_schedulers', []):
+        state.pop('total_steps', None)
+        state.pop('_schedule_phases', None)
 
 # %% ../nbs/06_speed.ipynb #929b37a5
 class FastModel(LitModel):
@@ -119,10 +141,13 @@ class FastModel(LitModel):
         label_smoothing: float = 0.2,  # 정답에서 덜어 모든 클래스에 나누는 확률
         views: int = 2,  # 평가할 때 한 이미지를 보는 수: 1, 2, 6
         whitening_epochs: int | None = None,  # 편향을 배울 에포크 수. None이면 끝까지
+        ns_steps: int = 3,  # Newton-Schulz를 되풀이할 횟수
+        confidence: float = 1.0,  # 처음 본 확률이 이보다 크면 더 안 본다
+        activation: str = 'gelu',  # 블록의 활성화 함수: 'gelu', 'silu'
     ):
-        _check_epochs(whitening_epochs)
+        _check_counts(whitening_epochs, ns_steps)
         shape = input_shape, num_classes
-        net = FastNet(*shape, tuple(widths), size, views)
+        net = FastNet(*shape, tuple(widths), size, views, confidence, activation)
         super().__init__(*shape, learning_rate, net=net, channels_last=True)
         self.save_hyperparameters(ignore=['channels_last', 'fused'])  # 인자가 아니다.
 
@@ -157,14 +182,13 @@ class FastModel(LitModel):
         learned = [weight for weight in self.parameters() if weight.requires_grad]
         kernels = [weight for weight in learned if weight.ndim == 4]
         others = [weight for weight in learned if weight.ndim < 4]
-        rates = h.learning_rate, h.momentum, h.other_learning_rate
-        optimizer = MuonWithAdam(kernels, others, *rates)
+        settings = h.learning_rate, h.momentum, h.other_learning_rate, h.ns_steps
+        optimizer = MuonWithAdam(kernels, others, *settings)
         steps = self.trainer.estimated_stepping_batches
         schedule = one_cycle(optimizer, steps, h.warmup)
         return [optimizer], [{'scheduler': schedule, 'interval': 'step'}]
 
     def on_load_checkpoint(self, checkpoint):
         super().on_load_checkpoint(checkpoint)
-        for state in checkpoint.get('lr_schedulers', []):
-            state.pop('total_steps', None)  # 더 길게 이어서 하면 새 길이를 따른다.
-            state.pop('_schedule_phases', None)
+        _check_activation(self.net, checkpoint)
+        _forget_length(checkpoint)

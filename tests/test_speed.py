@@ -1,5 +1,6 @@
 """레시피를 명령줄에서: 학습하고, 다시 읽고, 내보내기."""
 
+import copy
 import shutil
 from pathlib import Path
 
@@ -163,6 +164,8 @@ def test_wrong_recipe_and_missing_pictures(call):
         FastNet((3, 32, 32), 10, size=8)
     with pytest.raises(InputError, match='whitening_epochs=-1'):
         FastModel((3, 32, 32), 10, whitening_epochs=-1)
+    with pytest.raises(InputError, match='ns_steps=0: 1 이상'):
+        FastModel((3, 32, 32), 10, ns_steps=0)
 
 
 class Biases(pl.Callback):
@@ -202,6 +205,54 @@ def test_the_first_bias_is_learned_for_so_many_epochs():
         assert torch.equal(second, third)
     first, second = biases_of(FastModel((3, 32, 32), 10, **small), 2)
     assert first.any() and not torch.equal(first, second)
+
+
+def test_settings_reach_the_net_and_the_optimizer(monkeypatch):
+    seen = []
+    plain = speed.orthogonalize
+
+    def counted(matrix, steps):
+        seen.append(steps)
+        return plain(matrix, steps)
+
+    monkeypatch.setattr(speed, 'orthogonalize', counted)
+    looks = dict(views=6, confidence=0.6, activation='silu')
+    model = FastModel((3, 32, 32), 10, widths=(8, 8), size=16, ns_steps=5, **looks)
+    assert looks.items() <= model.net.arguments.items()
+    dm = CIFAR10DataModule(batch_size=20, source='toy')
+    quiet = dict(enable_progress_bar=False, enable_model_summary=False)
+    pl.Trainer(fast_dev_run=True, accelerator='cpu', **quiet).fit(model, dm)
+    assert seen == [5] * 4  # 커널 넷
+    assert FastModel((3, 32, 32), 10).net.confidence == 1
+
+
+def test_a_checkpoint_says_how_its_net_was_activated():
+    small = {'widths': (8, 8), 'size': 8}
+    gelu, silu = (
+        FastModel((3, 32, 32), 10, **small, activation=name)
+        for name in ('gelu', 'silu')
+    )
+    weights, told = gelu.state_dict(), gelu.net.arguments
+    older = {name: told[name] for name in told if name != 'activation'}
+    for arguments in (told, older):
+        checkpoint = {'state_dict': weights, 'net': {'arguments': arguments}}
+        gelu.on_load_checkpoint(checkpoint)
+        with pytest.raises(InputError, match='--model.activation.*gelu'):
+            silu.on_load_checkpoint(checkpoint)
+    checkpoint = {'state_dict': weights, 'net': {'arguments': silu.net.arguments}}
+    silu.on_load_checkpoint(checkpoint)
+
+
+def test_muon_goes_on_from_a_copy_and_from_an_older_state():
+    kernel = torch.nn.Parameter(torch.ones(2, 2, 3, 3))
+    made = speed.MuonWithAdam([kernel], [torch.nn.Parameter(torch.ones(1))], ns_steps=5)
+    assert copy.deepcopy(made).param_groups[-1]['ns_steps'] == 5
+    older = made.state_dict()
+    del older['param_groups'][-1]['ns_steps']
+    made.load_state_dict(older)
+    kernel.grad = torch.randn(2, 2, 3, 3)
+    made.step()
+    assert kernel.isfinite().all() and not (kernel == 1).all()
 
 
 class Sizes(pl.Callback):

@@ -31,9 +31,9 @@ HELP = """cifar-lit: PyTorch Lightning과 W&B로 배우고 쓰는 CIFAR-10 이�
   shard      메모리보다 많은 사진을 조각에 나누어 적는다
   search     옵션을 바꾸어 가며 여러 번 학습해 좋은 값을 찾는다
 
-학습에는 레시피를 줄 수 있습니다(시간은 2코어 CPU에서 잰 것).
+학습에는 레시피를 줄 수 있습니다(시간은 bf16을 계산하는 2코어 CPU에서 잰 것).
   --recipe quick   작은 신경망. 학습 2초, 명령 전체 5초
-  --recipe fast    큰 신경망. 학습 30분쯤, 가장 정확
+  --recipe fast    큰 신경망. 학습 10분쯤, 가장 정확
   --recipe record  GPU 하나에 맞춘 설정. GPU에서는 아직 재지 못함
 
 명령마다의 옵션은 cifar-lit 명령 --help로 봅니다. 버전은 --version입니다."""

@@ -6,6 +6,7 @@
 __all__ = ['MuonWithSGD', 'record_groups', 'linear_down', 'half_but_norms', 'RecordModel']
 
 # %% ../../nbs/parts/record.ipynb #95875c21
+from inspect import signature
 from itertools import groupby
 
 import torch
@@ -217,6 +218,7 @@ class RecordModel(_Scheduled):
         shared |= {'label_smoothing': label_smoothing, 'views': views}
         shared |= {'whitening_epochs': whitening_epochs}
         super().__init__(input_shape, num_classes, learning_rate, **shared)
-        self.save_hyperparameters(ignore=['other_learning_rate', 'warmup'])
+        fast, own = (signature(made).parameters for made in (FastModel, RecordModel))
+        self.save_hyperparameters(ignore=[name for name in fast if name not in own])
         totals = torch.zeros(3)  # 이 에포크의 손실, 맞힌 수, 본 수
         self.register_buffer('totals', totals, persistent=False)
