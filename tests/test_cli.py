@@ -431,6 +431,25 @@ def test_gradient_clipping_works_with_the_defaults(here):
     assert here('fit', *QUICK, *options) is None
 
 
+def test_overfitting_a_few_batches_learns_them_again_and_resumes(here, monkeypatch):
+    from cifar_lit.model import LitModel
+
+    seen, step = [], LitModel.training_step
+
+    def watched(self, batch, batch_idx):
+        seen.append(batch[0].sum().item())
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(LitModel, 'training_step', watched)
+    options = (
+        '--data.source toy --trainer.overfit_batches 2 '
+        '--trainer.enable_model_summary false --run_dir run --trainer.max_epochs 2'
+    ).split()
+    assert here('fit', *options) is None
+    assert here('resume', 'run', '--trainer.max_epochs', 3) is None
+    assert len(set(seen[:2])) == 2 and seen == 3 * seen[:2]
+
+
 def test_wandb_starts_before_the_pictures_when_it_is_used(here, monkeypatch):
     from cifar_lit.data import CIFAR10DataModule
 

@@ -394,6 +394,15 @@ def seen_images(
     together = state['batch_size'] * state['processes']
     return state['batches'] * together + state.get('offset', 0)
 
+# %% ../../nbs/parts/batches.ipynb #d0fc2b85
+def _check_images(state, images):
+    if state['images'] != images and seen_images(state):
+        raise InputError(
+            f'학습 이미지 {state["images"]:,}장을 보던 에포크의 중간인데 지금은 '
+            f'{images:,}장입니다. 같은 데이터로 이어 가거나, 가중치만 쓰려면 '
+            'best.ckpt로 새 실행을 시작하세요.'
+        )
+
 # %% ../../nbs/parts/batches.ipynb #5f8dd3a5
 class ResumableLoader(PictureLoader):
     "몇 번째 배치까지 냈는지 기억하고, 그다음 배치부터 이어 내는 로더"
@@ -402,7 +411,8 @@ class ResumableLoader(PictureLoader):
     resumed = None  # 이어받은 에포크, 배치 수, 더할 장수
 
     def __iter__(self):
-        self.epoch, self.batches, self.offset = self.sampler.epoch, 0, 0
+        self.epoch = getattr(self.sampler, 'epoch', 0)  # 차례대로 읽을 때는 없다.
+        self.batches = self.offset = 0
         if self.resumed and self.resumed[0] == self.epoch:
             _, self.batches, self.offset = self.resumed
         for batch in super().__iter__():
@@ -411,6 +421,8 @@ class ResumableLoader(PictureLoader):
 
     def state_dict(self):
         "Lightning이 체크포인트에 넣는다."
+        if not isinstance(self.sampler, EpochSampler):
+            return {}
         numbers = {'batch_size': self.batch_size, 'processes': self.sampler.world_size}
         where = {'epoch': self.epoch, 'batches': self.batches, 'offset': self.offset}
         return {**where, 'images': self.sampler.n, **numbers}
@@ -418,12 +430,9 @@ class ResumableLoader(PictureLoader):
     def load_state_dict(self, state):
         "다른 이미지나 다르게 나눈 것이면 `InputError`"
         here = self.state_dict()
-        if state['images'] != here['images'] and seen_images(state):
-            raise InputError(
-                f'학습 이미지 {state["images"]:,}장을 보던 에포크의 중간인데 지금은 '
-                f'{here["images"]:,}장입니다. 같은 데이터로 이어 가거나, 가중치만 '
-                '쓰려면 best.ckpt로 새 실행을 시작하세요.'
-            )
+        if not (state and here):
+            return
+        _check_images(state, here['images'])
         state = redivide(state, here['batch_size'], here['processes'])
         self.sampler.epoch = state['epoch']
         self.sampler.resumed = state['epoch'], seen_images(state)
