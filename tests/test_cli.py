@@ -205,6 +205,9 @@ BAD = {
     '--ckpt_path nowhere.ckpt': 'nowhere.ckpt',
     '--examples.num_samples 0': 'num_samples=0',
     '--ckpt_path file': 'file: 체크포인트가 아니거나',
+    '--trainer.barebones true': 'trainer.barebones=true',
+    '--trainer.enable_checkpointing false': 'trainer.enable_checkpointing=false',
+    '--trainer.limit_val_batches 0': 'trainer.limit_val_batches=0',
 }
 
 
@@ -448,6 +451,13 @@ def test_overfitting_a_few_batches_learns_them_again_and_resumes(here, monkeypat
     assert here('fit', *options) is None
     assert here('resume', 'run', '--trainer.max_epochs', 3) is None
     assert len(set(seen[:2])) == 2 and seen == 3 * seen[:2]
+
+
+def test_training_that_was_never_validated_tests_the_last_weights(here, capsys):
+    options = '--run_dir run --trainer.check_val_every_n_epoch 5'.split()
+    assert here('tutorial', *QUICK, *options) is None
+    printed = capsys.readouterr().out
+    assert '정확도: ' in printed and '체크포인트: 없음' in printed
 
 
 def test_wandb_starts_before_the_pictures_when_it_is_used(here, monkeypatch):

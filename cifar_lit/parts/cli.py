@@ -67,9 +67,10 @@ class TutorialTrainer(pl.Trainer):
         self.callbacks.append(watch)
         _announce(self, model, datamodule)
         self.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
-        which = {'ckpt_path': None if self.fast_dev_run else 'best', 'verbose': False}
+        saved = self.checkpoint_callback
+        best = 'best' if saved and saved.best_model_path else None  # 없으면 마지막
         try:
-            [result] = self.test(model, datamodule=datamodule, **which)
+            [result] = self.test(model, datamodule, ckpt_path=best, verbose=False)
         except BaseException:
             for logger in self.loggers:
                 logger.finalize('failed')
@@ -192,10 +193,26 @@ def _fit_to_shards(config):  # 가중치를 나누어 들 때(FSDP2)
     if config.model.get('channels_last'):
         config.model.channels_last = False  # fully_shard가 받지 않는다.
 
+# %% ../../nbs/parts/cli.ipynb #4b220641
+def _check_choosing(trainer):  # 검증하고 가장 좋은 체크포인트를 고를 수 있는가
+    turned_off = {
+        'barebones=true': trainer.barebones,
+        'enable_checkpointing=false': trainer.enable_checkpointing is False,
+        'limit_val_batches=0': trainer.limit_val_batches == 0,
+    }
+    for option, is_off in turned_off.items():
+        if is_off:
+            raise InputError(
+                f'trainer.{option}: 이 명령은 검증하며 가장 좋은 체크포인트를 '
+                '고릅니다. 이 옵션을 빼거나, 노트북에서 Trainer를 만들어 쓰세요.'
+            )
+
 # %% ../../nbs/parts/cli.ipynb #3975eee8
 class _Fitted(_Checked):
     def before_instantiate_classes(self):
         config = self.config[self.config.subcommand]
+        if self.config.subcommand in restart.TRAINS:
+            _check_choosing(config.trainer)
         if ranks.is_launched():
             devices, nodes = ranks.launched_devices()
             config.trainer.devices, config.trainer.num_nodes = devices, nodes
