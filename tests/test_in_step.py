@@ -515,32 +515,40 @@ def tries_claims():
     yield f'(배치 2,000, 44스텝)은 {large:.1f} %였습니다'
 
 
+BETTER = 'narrow fast, SiLU, Newton-Schulz 5 times'
 MORE = {  # 글의 표에 있는 것
-    '9 epochs': '그대로',
-    'SiLU': 'SiLU',
-    'Newton-Schulz 5 times': 'Muon에서 Newton-Schulz를 세 번 대신 다섯 번',
-    'SiLU, Newton-Schulz 5 times': 'SiLU와 다섯 번을 함께',
-    'smoothing 0.1': '라벨 스무딩을 0.2 대신 0.1로',
-    'batch 500': '배치를 1,000 대신 500으로',
-    'SiLU, Newton-Schulz 5 times, 20, 24, 28 px': (
-        'SiLU와 다섯 번을 함께, 20, 24, 28픽셀'
+    'narrow fast': '그대로',
+    'narrow fast, SiLU': 'SiLU',
+    'narrow fast, Newton-Schulz 5 times': (
+        'Muon에서 Newton-Schulz를 세 번 대신 다섯 번'
     ),
+    BETTER: 'SiLU와 다섯 번을 함께',
+    'narrow fast, smoothing 0.1': '라벨 스무딩을 0.2 대신 0.1로',
+    'narrow fast, batch 500': '배치를 1,000 대신 500으로',
+    f'{BETTER}, 20, 24, 28 px': 'SiLU와 다섯 번을 함께, 20, 24, 28픽셀',
 }
 LOOKS = {0: '없음', 0.1: '확률이 낮은 10 %', 0.2: '20 %', 1: '모두'}
 
 
 def more_claims():
     samples = measured('tries')
-    found = {name: samples[f'fast settings, {name}'] for name in MORE}
+    found = {name: samples[name] for name in MORE}
     costs = [sample['pflop'] for some in found.values() for sample in some]
     assert max(costs) < 1.01 * min(costs)
     for name, words in MORE.items():
         yield f'| {words} | {mean(found[name], "accuracy"):.1f} % |'
-    plain = [sample['accuracy'] for sample in found.pop('9 epochs')]
+    plain = [sample['accuracy'] for sample in found.pop('narrow fast')]
     low, high = min(plain), max(plain)
     assert len(plain) == 3 and {len(some) for some in found.values()} == {1}
-    yield f'첫 줄은 세 번 잰 것의 평균({low:.1f}~{high:.1f})이고 나머지는 한 번씩'
+    span = f'{low:.1f}~{high:.1f}'
+    yield f'첫 줄은 시드 셋의 평균({span})이고 나머지는 시드 0으로 한 번씩'
     yield f'{high - low:.1f} %p쯤은 우연일 수 있습니다'
+    middle_one, last = statistics.mean(plain), f'{BETTER}, 20, 24, 28 px'
+    far = [
+        k for k, v in found.items() if abs(v[0]['accuracy'] - middle_one) > high - low
+    ]
+    assert far == [last]
+    yield '마지막 줄 말고는 그만큼 달라지지 않았습니다'
     [small] = samples['fast, SiLU, Newton-Schulz 5 times, 12 epochs, 28 px, by race']
     large = raced(BF16)['fast'][0]
     assert small['repeat'] == large['repeat'] == 0
@@ -550,13 +558,14 @@ def more_claims():
 
 
 def looks_claims():
-    [sample] = measured('tries')['fast settings, SiLU, Newton-Schulz 5 times']
+    [sample] = measured('tries')[BETTER]
     seen = {look['share']: look for look in sample['looks']}
     for share, words in LOOKS.items():
         yield f'| {words} | {seen[share]["accuracy"]:.1f} % |'
     third, rounded = seen[0.3], {k: round(v['accuracy'], 1) for k, v in seen.items()}
-    assert rounded[0.1] < rounded[0.2] == rounded[0.3] == rounded[1]
-    yield '20 %부터는 모두 본 것과 같습니다'
+    assert rounded[0.1] < rounded[1] - 0.5
+    assert min(rounded[0.2], rounded[0.3]) > rounded[1] - 0.15
+    yield '20 %부터는 모두 본 것에 거의 닿습니다'
     yield f'표대로 30 %이면 보는 횟수가 한 장에 여섯 번에서 {1 + 0.3 * 5:.1f}번으로'
     confidence = read_recipe('fast')['model']['confidence']
     assert round(third['confidence'], 1) == confidence
