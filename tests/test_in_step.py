@@ -372,6 +372,16 @@ def race_claims():
 LONGER = 'fast net, batch 2000, 12 epochs, 20, 26, 32 px, by race'
 
 
+def long_run_claims():
+    [long_run] = measured('tries')['fast, 16 epochs, by race']
+    short = raced(BF16)['fast'][0]
+    assert long_run['repeat'] == short['repeat'] == 0
+    seconds, accuracy = long_run['seconds'], long_run['accuracy']
+    yield f'(시드 0으로 한 번) {seconds:,.0f}초에 {accuracy:.1f} %로'
+    yield f'열 에포크의 {short["accuracy"]:.1f} %와 거의 같았습니다'
+    assert abs(accuracy - short['accuracy']) < 0.2
+
+
 def longer_claims():
     longer, theirs = measured('tries')[LONGER], raced(AVX2)['airbench94_muon']
     pairs = [(a, b) for a in longer for b in theirs if a['repeat'] == b['repeat']]
@@ -618,7 +628,13 @@ def figures(text):
 def test_every_figure_of_the_prose_is_measured():
     text = prose(SPEED)
     makers = [step_claims, recipe_claims, muon_claims, tries_claims, conv_claims]
-    makers += [command_claims, race_claims, earlier_race_claims, longer_claims]
+    makers += [
+        command_claims,
+        race_claims,
+        long_run_claims,
+        earlier_race_claims,
+        longer_claims,
+    ]
     makers += [frozen_claims, traded_claims, more_claims, looks_claims]
     claims = [claim for make in makers for claim in make()]
     assert [claim for claim in claims if claim not in text] == []
