@@ -10,11 +10,11 @@
 그 컴퓨터에서 이미 잰 것은 다시 재지 않는다. 비는 시드와 컴퓨터가 같은 것끼리 낸다.
 bf16을 하드웨어로 계산하는 컴퓨터(AVX512, bf16-mixed)에서는 모두 bf16으로 학습하고,
 `fast`도 Winograd를 쓰지 않는다.
-잰 차례: bf16에서는 `fast`와 airbench94_muon을 시드마다 번갈아 재었다. airbench94는 다른
-때에, 'airbench94_muon (another day)'는 앞선 설정의 `fast` 옆에서 잰 것이다. 그 `fast`의
-표본은 `tries.json`에 있다('fast, 11 epochs, by race').
 'fast (11 ep)'은 앞선 설정이다: 20, 26, 32픽셀로 열한 에포크, GELU, Newton-Schulz
-세 번, 이미지마다 여섯 번. AVX2에서는 airbench94_muon의 시드 0과 1을 몇 시간 먼저, 시드
+세 번, 이미지마다 여섯 번.
+잰 차례: bf16에서는 `fast`와 airbench94_muon을 시드마다 번갈아 재었다. airbench94는 다른
+때에, 'airbench94_muon (another day)'는 'fast (11 ep)'과 번갈아 잰 것이다.
+AVX2에서는 airbench94_muon의 시드 0과 1을 'fast (11 ep)'보다 몇 시간 먼저, 시드
 2를 이것의 시드 0과 1 사이에 재었다. 더 앞선 설정(열두 에포크)도 `tries.json`에 있다.
 """
 
@@ -47,10 +47,11 @@ from cifar_lit.speed import FastModel
 TITLE = '끝까지 나란히'
 OURS, EARLIER = 'fast', 'fast (11 ep)'
 THEIRS = ('airbench94_muon', 'airbench94')
-NAMES = (OURS, EARLIER, *THEIRS, 'airbench94_muon (another day)')
+BESIDE = 'airbench94_muon (another day)'  # bf16에서 `EARLIER`와 번갈아 잰 것
+NAMES = (OURS, EARLIER, *THEIRS, BESIDE)
 SEEDS = 3
 ORDER = [(name, seed) for seed in range(SEEDS) for name in (OURS, THEIRS[0])]
-ORDER.append((THEIRS[1], 0))  # airbench94는 느린지만 보려고 한 번
+ORDER += [(THEIRS[1], seed) for seed in range(2)]  # 앞 세대는 둘만
 RESUMES = True  # `measure`가 이미 잰 표본을 받는다
 
 
@@ -165,9 +166,11 @@ def rows_of_one(samples):
             accuracy = spread(values(samples, name))
             made.append(row(name, f'{seconds}초, 테스트 {accuracy} % ({len(found)}번)'))
     for our in (OURS, EARLIER):
-        both = together(samples, our, THEIRS[0])
+        beside = our == EARLIER and pick(samples, name=BESIDE)
+        theirs = BESIDE if beside else THEIRS[0]
+        both = together(samples, our, theirs)
         if both:
-            made += compared_rows(both, our, THEIRS[0])
+            made += compared_rows(both, our, theirs)
     return made
 
 
