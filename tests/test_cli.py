@@ -440,24 +440,45 @@ def test_overfitting_a_few_batches_learns_them_again_and_resumes(here, monkeypat
     seen, step = [], LitModel.training_step
 
     def watched(self, batch, batch_idx):
+        if len(seen) == fails_at:
+            raise RuntimeError('stopped')
         seen.append(batch[0].sum().item())
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(LitModel, 'training_step', watched)
     options = (
-        '--data.source toy --trainer.overfit_batches 2 '
-        '--trainer.enable_model_summary false --run_dir run --trainer.max_epochs 2'
+        '--data.source toy --trainer.overfit_batches 3 --last.steps 1 '
+        '--trainer.enable_model_summary false --trainer.max_epochs'
     ).split()
-    assert here('fit', *options) is None
+    fails_at = 4  # 둘째 에포크의 둘째 배치
+    with pytest.raises(RuntimeError, match='stopped'):
+        here('fit', *options, 2, '--run_dir', 'run')
+    fails_at = None
+    assert here('resume', 'run') is None
     assert here('resume', 'run', '--trainer.max_epochs', 3) is None
-    assert len(set(seen[:2])) == 2 and seen == 3 * seen[:2]
+    best = ['--ckpt_path', 'run/checkpoints/best.ckpt']
+    before = torch.load(best[1], weights_only=True)['global_step']
+    assert before % 3 == 0
+    assert here('fit', *options, 4, '--run_dir', 'more', *best) is None
+    assert len(set(seen[:3])) == 3
+    assert seen == (len(seen) // 3) * seen[:3]
+    assert len(seen) == 9 + 12 - before
 
 
-def test_training_that_was_never_validated_tests_the_last_weights(here, capsys):
+def test_training_that_was_never_validated_tests_the_last(here, tmp_path, capsys):
     options = '--run_dir run --trainer.check_val_every_n_epoch 5'.split()
     assert here('tutorial', *QUICK, *options) is None
-    printed = capsys.readouterr().out
-    assert '정확도: ' in printed and '체크포인트: 없음' in printed
+    last = 'run/checkpoints/last.ckpt'
+    assert f'체크포인트: {last} (검증하지 않아 마지막 것)' in capsys.readouterr().out
+    saved = ['--config', 'run/config.yaml', '--ckpt_path', last]
+    assert here('test', *saved, '--run_dir', 'test') is None
+    losses = [
+        row['test_loss']
+        for folder in ('run', 'test')
+        for row in read_rows(tmp_path / folder / 'metrics.csv')
+        if row.get('test_loss')
+    ]
+    assert len(losses) == 2 and losses[0] == losses[1]
 
 
 def test_wandb_starts_before_the_pictures_when_it_is_used(here, monkeypatch):

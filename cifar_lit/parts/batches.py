@@ -15,6 +15,7 @@ import signal
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 import numpy as np
 import torch
@@ -208,6 +209,7 @@ class _Place(DistributedSampler):
     ):
         self.n, self.seed, self.epoch = n, seed, epoch
         self.rank, self.world_size = rank, world_size
+        self.num_replicas = world_size  # `DistributedSampler`의 이름
         self.order, self.expect = order, expect
         self.resumed = epoch, 0  # 이 에포크는 모두 더해 앞의 몇 장을 건너뛴다.
 
@@ -411,31 +413,32 @@ class ResumableLoader(PictureLoader):
     resumed = None  # 이어받은 에포크, 배치 수, 더할 장수
 
     def __iter__(self):
-        self.epoch = getattr(self.sampler, 'epoch', 0)  # 차례대로 읽을 때는 없다.
-        self.batches = self.offset = 0
-        if self.resumed and self.resumed[0] == self.epoch:
+        self.batches = self.offset = skipped = 0
+        if not isinstance(self.sampler, EpochSampler):
+            skipped = self.batches = self.resumed[1] if self.resumed else 0
+            self.resumed = None
+        elif self.resumed and self.resumed[0] == self.sampler.epoch:
             _, self.batches, self.offset = self.resumed
-        for batch in super().__iter__():
+        self.epoch = getattr(self.sampler, 'epoch', 0)
+        for batch in islice(super().__iter__(), skipped, None):
             self.batches += 1
             yield batch
 
     def state_dict(self):
         "Lightning이 체크포인트에 넣는다."
-        if not isinstance(self.sampler, EpochSampler):
-            return {}
-        numbers = {'batch_size': self.batch_size, 'processes': self.sampler.world_size}
+        processes = getattr(self.sampler, 'num_replicas', 1)
+        numbers = {'batch_size': self.batch_size, 'processes': processes}
         where = {'epoch': self.epoch, 'batches': self.batches, 'offset': self.offset}
-        return {**where, 'images': self.sampler.n, **numbers}
+        return {**where, 'images': len(self.dataset), **numbers}
 
     def load_state_dict(self, state):
         "다른 이미지나 다르게 나눈 것이면 `InputError`"
         here = self.state_dict()
-        if not (state and here):
-            return
         _check_images(state, here['images'])
         state = redivide(state, here['batch_size'], here['processes'])
-        self.sampler.epoch = state['epoch']
-        self.sampler.resumed = state['epoch'], seen_images(state)
+        if isinstance(self.sampler, EpochSampler):
+            self.sampler.epoch = state['epoch']
+            self.sampler.resumed = state['epoch'], seen_images(state)
         self.resumed = state['epoch'], state['batches'], state['offset']
 
 # %% ../../nbs/parts/batches.ipynb #57403f20

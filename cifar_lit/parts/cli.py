@@ -62,7 +62,7 @@ class TutorialTrainer(pl.Trainer):
         datamodule,  # `CIFAR10DataModule`
         ckpt_path: str | None = None,  # 이어서 학습할 체크포인트
     ):
-        "학습하고, 가장 좋은 체크포인트를 테스트하고, 요약을 쓴다."
+        "학습하고, 가장 좋은(없으면 마지막) 가중치를 테스트하고, 요약을 쓴다."
         watch = runs.Stopwatch()
         self.callbacks.append(watch)
         _announce(self, model, datamodule)

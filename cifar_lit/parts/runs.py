@@ -215,14 +215,21 @@ def describe_result(
     }
 
 # %% ../../nbs/parts/runs.ipynb #5e633576
+def _best_or_last(trainer):
+    saved = trainer.checkpoint_callback
+    if saved and saved.best_model_path:
+        return saved.best_model_path
+    last = Path(trainer.default_root_dir, 'checkpoints/last.ckpt')
+    return f'{last} (검증하지 않아 마지막 것)' if last.is_file() else '없음'
+
+
 def describe_places(
     trainer,  # `Trainer`
 ):  # 이름마다 경로나 명령
     "어디에 남겼는가. W&B 실행은 여기서 닫는다."
-    saved = trainer.checkpoint_callback
     places = {
         '실행 폴더': trainer.log_dir or trainer.default_root_dir,
-        '체크포인트': (saved and saved.best_model_path) or '없음',
+        '체크포인트': _best_or_last(trainer),
     }
     for logger in trainer.loggers:
         if isinstance(logger, SafeWandbLogger):
