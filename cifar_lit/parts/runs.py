@@ -214,7 +214,7 @@ def describe_result(
         '속도': f'초당 {watch.seen / max(seconds, 1e-3):,.0f}장',
     }
 
-# %% ../../nbs/parts/runs.ipynb #5e633576
+# %% ../../nbs/parts/runs.ipynb #d19d76d1
 def _best_or_last(trainer):
     saved = trainer.checkpoint_callback
     if saved and saved.best_model_path:
@@ -222,7 +222,7 @@ def _best_or_last(trainer):
     last = Path(trainer.default_root_dir, 'checkpoints/last.ckpt')
     return f'{last} (검증하지 않아 마지막 것)' if last.is_file() else '없음'
 
-
+# %% ../../nbs/parts/runs.ipynb #5e633576
 def describe_places(
     trainer,  # `Trainer`
 ):  # 이름마다 경로나 명령
