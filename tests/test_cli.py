@@ -402,6 +402,13 @@ def best_of(folder):
     return state['best_model_path'], float(state['best_model_score'])
 
 
+def tested(folder):
+    "테스트 손실"
+    rows = read_rows(folder / 'metrics.csv')
+    [loss] = [row['test_loss'] for row in rows if row.get('test_loss')]
+    return loss
+
+
 def test_resume_keeps_the_best_and_counts_only_this_session(here, tmp_path, capsys):
     path = tmp_path / 'first/checkpoints/last.ckpt'
     short = (
@@ -419,6 +426,7 @@ def test_resume_keeps_the_best_and_counts_only_this_session(here, tmp_path, caps
     assert here('tutorial', *short, 3, *resumed, 'more') is None
     assert ', 1에포크' in capsys.readouterr().out
     assert best_of(tmp_path / 'more') == best_of(tmp_path / 'first')
+    assert tested(tmp_path / 'more') == tested(tmp_path / 'again')
     config = yaml.safe_load((tmp_path / 'more/config.yaml').read_text())
     assert config['ckpt_path'] == 'first/checkpoints/last.ckpt'
     best = best_of(tmp_path / 'first')[1]
@@ -472,13 +480,7 @@ def test_training_that_was_never_validated_tests_the_last(here, tmp_path, capsys
     assert f'체크포인트: {last} (검증하지 않아 마지막 것)' in capsys.readouterr().out
     saved = ['--config', 'run/config.yaml', '--ckpt_path', last]
     assert here('test', *saved, '--run_dir', 'test') is None
-    losses = [
-        row['test_loss']
-        for folder in ('run', 'test')
-        for row in read_rows(tmp_path / folder / 'metrics.csv')
-        if row.get('test_loss')
-    ]
-    assert len(losses) == 2 and losses[0] == losses[1]
+    assert tested(tmp_path / 'run') == tested(tmp_path / 'test')
 
 
 def test_wandb_starts_before_the_pictures_when_it_is_used(here, monkeypatch):
