@@ -402,7 +402,7 @@ def best_of(folder):
     return state['best_model_path'], float(state['best_model_score'])
 
 
-def tested(folder):
+def loss_when_tested(folder):
     "테스트 손실"
     rows = read_rows(folder / 'metrics.csv')
     [loss] = [row['test_loss'] for row in rows if row.get('test_loss')]
@@ -426,7 +426,7 @@ def test_resume_keeps_the_best_and_counts_only_this_session(here, tmp_path, caps
     assert here('tutorial', *short, 3, *resumed, 'more') is None
     assert ', 1에포크' in capsys.readouterr().out
     assert best_of(tmp_path / 'more') == best_of(tmp_path / 'first')
-    assert tested(tmp_path / 'more') == tested(tmp_path / 'again')
+    assert loss_when_tested(tmp_path / 'more') == loss_when_tested(tmp_path / 'again')
     config = yaml.safe_load((tmp_path / 'more/config.yaml').read_text())
     assert config['ckpt_path'] == 'first/checkpoints/last.ckpt'
     best = best_of(tmp_path / 'first')[1]
@@ -480,7 +480,7 @@ def test_training_that_was_never_validated_tests_the_last(here, tmp_path, capsys
     assert f'체크포인트: {last} (검증하지 않아 마지막 것)' in capsys.readouterr().out
     saved = ['--config', 'run/config.yaml', '--ckpt_path', last]
     assert here('test', *saved, '--run_dir', 'test') is None
-    assert tested(tmp_path / 'run') == tested(tmp_path / 'test')
+    assert loss_when_tested(tmp_path / 'run') == loss_when_tested(tmp_path / 'test')
 
 
 def test_wandb_starts_before_the_pictures_when_it_is_used(here, monkeypatch):
