@@ -249,22 +249,34 @@ def _records(log):
             parts = b''
 
 # %% ../../nbs/parts/loggers.ipynb #91baf934
+def _read(folder):
+    from wandb.proto import wandb_internal_pb2
+
+    for log in Path(folder).glob('*.wandb'):
+        for content in _records(log):
+            yield wandb_internal_pb2.Record.FromString(content)
+
+
 def logged_rows(
     folder,  # 실행 폴더 하나
 ):  # 기록한 차례대로, 이름과 값의 `dict`
     "`wandb` 실행 폴더에 남은 지표"
-    from wandb.proto import wandb_internal_pb2
-
     rows = []
-    for log in Path(folder).glob('*.wandb'):
-        for content in _records(log):
-            record = wandb_internal_pb2.Record.FromString(content)
-            if record.HasField('history'):
-                items = record.history.item
-                names = [item.key or '.'.join(item.nested_key) for item in items]
-                values = [json.loads(item.value_json) for item in items]
-                rows.append(dict(zip(names, values)))
+    for record in _read(folder):
+        if record.HasField('history'):
+            items = record.history.item
+            names = [item.key or '.'.join(item.nested_key) for item in items]
+            values = [json.loads(item.value_json) for item in items]
+            rows.append(dict(zip(names, values)))
     return rows
+
+# %% ../../nbs/parts/loggers.ipynb #996d888f
+def _wait_until_written(folder):
+    latest = time.monotonic() + _FLUSH
+    while time.monotonic() < latest:
+        if any(record.HasField('exit') for record in _read(folder)):
+            return
+        time.sleep(0.01)
 
 # %% ../../nbs/parts/loggers.ipynb #2ae697de
 class _Guarded(WandbLogger):
@@ -400,6 +412,8 @@ class _BoundedRun(_UploadingRun):
         try:
             self._wait_for_uploads()
             run.finish(exit_code=exit_code)
+            if not run.disabled:
+                _wait_until_written(Path(run.dir).parent)
         except TimeoutError:
             self.places = how_to_see(run, cut=True)
             rank_zero_warn(
