@@ -15,7 +15,7 @@ import signal
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import torch
@@ -274,16 +274,20 @@ def even_batch_size(
     batch_size: int,  # 바라는 배치 하나의 이미지 수
     world_size: int,  # 프로세스 수
 ):  # 모든 프로세스의 배치 수가 같은 배치 크기
-    "`batch_size`나 그보다 작은 것. 이미지가 프로세스보다 적으면 `InputError`"
+    "`batch_size` 이하, 없으면 그보다 큰 것. 이미지가 프로세스보다 적으면 `InputError`"
     if n < world_size:
         raise InputError(
             f'이미지 {n}장을 프로세스 {world_size}개로 나눌 수 없습니다. '
             f'trainer.devices에 {n} 이하를 주거나 이미지를 더 넣으세요.'
         )
     most, least = math.ceil(n / world_size), n // world_size
-    smaller = range(min(batch_size, most), 0, -1)
-    even = (b for b in smaller if math.ceil(most / b) == math.ceil(least / b))
-    return next(even, most)
+    smaller, larger = (
+        range(min(batch_size, most), 0, -1),
+        range(batch_size + 1, most + 1),
+    )
+    sizes = chain(smaller, larger)
+    even = (b for b in sizes if math.ceil(most / b) == math.ceil(least / b))
+    return next(even)
 
 # %% ../../nbs/parts/batches.ipynb #cd6c845e
 _STOPS = (signal.SIGINT, signal.SIGTERM)
