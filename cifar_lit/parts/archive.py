@@ -88,7 +88,7 @@ def _known_members(stream):
         folder, _, name = path.rpartition('/')
         if folder == BATCH_FOLDER and name in _NAMES and kind in b'0\0':
             if name not in missing or size > _MEMBER_BYTES:
-                raise ValueError(f'{name}이 두 번 들었거나 너무 큽니다')
+                raise ValueError(f'{name}이(가) 두 번 들었거나 너무 큽니다')
             missing.discard(name)
             content = bytearray(size)
             at = 0
@@ -103,7 +103,7 @@ def _known_members(stream):
         for _ in stream.take(size):
             pass
     if missing:
-        raise ValueError(f'{", ".join(sorted(missing))}이 없습니다')
+        raise ValueError(f'{", ".join(sorted(missing))}이(가) 없습니다')
 
 # %% ../../nbs/parts/archive.ipynb #bc24b803
 def archive_members(
@@ -202,7 +202,7 @@ def _word(text):
 
 def _allowed(name):
     if name not in _ALLOWED:
-        raise ValueError(f'pickle이 허락하지 않은 {name}을 부르려 합니다')
+        raise ValueError(f'pickle이 허락하지 않은 {name}을(를) 부르려 합니다')
     return _ALLOWED[name]
 
 # %% ../../nbs/parts/archive.ipynb #af76254c
@@ -218,7 +218,7 @@ def _pixels(dtype, shape, content):
 
 
 def _call(function, arguments):
-    "NumPy 배열을 만드는 세 함수를 흉내 낸다."
+    "배열의 pickle에 적힌 네 함수를 흉내 낸다."
     match function, arguments:
         case 'encode', (text, encoding) if _word(encoding) == 'latin1':
             return text

@@ -95,7 +95,9 @@ def _made(code, taken):
     kinds = ' '.join(part.kind for part in arguments.parts)
     known = pattern is not None and arguments.kind == 'tuple'
     if not known or not re.fullmatch(pattern, kinds):
-        raise ValueError(f'pickle이 허락하지 않은 {maker.name or "값"}을 만들려 합니다')
+        raise ValueError(
+            f'pickle이 허락하지 않은 {maker.name or "값"}을(를) 만들려 합니다'
+        )
     if code == b'Q':
         return _Value('storage')
     return _Value('ordered' if maker.name == 'collections.OrderedDict' else 'made')
@@ -103,7 +105,7 @@ def _made(code, taken):
 
 def _name(name):
     if name not in _MAKERS and not re.fullmatch(_NAME, name):
-        raise ValueError(f'pickle이 허락하지 않은 {name}을 부르려 합니다')
+        raise ValueError(f'pickle이 허락하지 않은 {name}을(를) 부르려 합니다')
     return _Value('name', name=name)
 
 # %% ../../nbs/parts/checkpoints.ipynb #9230ee55

@@ -84,7 +84,7 @@ def compare_settings(
         if len(evaluations) < 2:
             raise InputError(
                 f'{name}: 실행이 {len(evaluations)}개뿐이라 퍼짐을 알 수 없습니다. '
-                '시드를 바꾼 실행을 둘 넘게 주세요.'
+                '시드를 바꾼 실행을 둘 이상 주세요.'
             )
         accuracies = np.array([e.accuracy for e in evaluations])
         first = np.array([e.accuracy for e in base])

@@ -18,7 +18,7 @@ from .files import InputError
 
 # %% ../../nbs/parts/recipes.ipynb #bb9bda33
 def recipe_path(
-    name: str,  # 'quick'이나 'fast'
+    name: str,  # 'quick', 'fast' 또는 'record'
 ):  # YAML 파일의 경로
     "라이브러리에 든 레시피. 모르는 이름이면 `InputError`"
     folder = files('cifar_lit') / 'recipes'
@@ -42,7 +42,7 @@ def _read_yaml(path):
 
 
 def read_recipe(
-    name: str,  # 'quick'이나 'fast'
+    name: str,  # 'quick', 'fast' 또는 'record'
 ):  # 부분(`data`, `model`, `trainer`)마다 인자의 `dict`
     "레시피의 내용"
     return _read_yaml(recipe_path(name))

@@ -67,7 +67,7 @@ def make_run_folder(
 # %% ../../nbs/parts/runs.ipynb #bf2d6a79
 def write_record(
     folder,  # 실행 폴더, `Path`
-    record: dict,  # 명령과 W&B 실행의 번호
+    record: dict,  # `new_record`가 만든 것
 ):
     "`run.json`. 쓸 수 없으면 `InputError`"
     text = json.dumps(record, indent=1).encode()

@@ -66,7 +66,7 @@ def read_sweep(
 # %% ../../nbs/parts/search.ipynb #e178cfff
 def _check_sweep(path, subcommand, method, goal, parameters):
     if subcommand not in (['fit'], ['tutorial']):
-        raise InputError(f'{path}: command는 cifar-lit fit으로 시작해야 합니다.')
+        raise InputError(f'{path}: command는 cifar-lit fit이나 tutorial로 시작하세요.')
     if method not in ('bayes', 'random', 'grid'):
         raise InputError(f'{path}: method={method}: bayes, random, grid 중에 주세요.')
     if goal not in ('minimize', 'maximize'):
@@ -277,8 +277,8 @@ _STOPPED = '멈췄습니다. 같은 명령을 다시 주면 하던 시도부터 
 def _check_numbers(trials, journal):
     if trials < 1 or not Path(journal).suffix:
         raise InputError(
-            f'trials={trials}, journal={journal}: 시도는 1 이상으로, 저널은 .jsonl로 '
-            '끝나는 이름으로 주세요.'
+            f'trials={trials}, journal={journal}: 시도는 1 이상으로, 저널은 '
+            'search.jsonl처럼 확장자가 있는 이름으로 주세요.'
         )
 
 # %% ../../nbs/parts/search.ipynb #994bd265
