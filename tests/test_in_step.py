@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -776,13 +777,18 @@ def test_shard_table_is_the_measured_one(monkeypatch):
         for size in (60_000, 1_000_000):
             found = common.pick(samples, pictures=size)
             ours = common.pick(found, name=name)
-            rate = common.middle(ours, 'rate') / 1000
+            rate = common.middle(ours, 'rate') / 10_000
             most = max(sample['memory'] for sample in ours)
-            figures = f'초당 {rate:.0f}천 장, {most:,} MiB'
+            figures = f'초당 {rate:.1f}만 장, {most:,} MiB'
             if name != 'memory':
                 ratio, *_ = common.faster(found, name, 'memory', 'rate')
                 figures += f', {ratio:.2f}배 걸림'
             assert f'{figures} |' in row
+    step = middle(measured('step')['LitModel'])
+    told = (
+        f'06장의 배치 128에 {1000 * step:.1f} ms, 초당 {round(128 / step, -2):,.0f}장쯤'
+    )
+    assert told in prose(SCALE)
 
 
 def unchecked(code):
@@ -794,6 +800,20 @@ def unchecked(code):
             if not (source.startswith('#| hide') and 'assert' in source):
                 found.append(cell.source)
     return found
+
+
+def broken(output, following):
+    "한 흐름의 출력이 둘로 나뉘었는가. 문서에서 글 한가운데의 줄이 바뀐다."
+    both = {output.output_type, following.output_type} == {'stream'}
+    return both and output.name == following.name
+
+
+def test_broken_streams_are_found():
+    made = nbformat.v4.new_output
+    out, other = made('stream', text='학습 9,'), made('stream', text='000\n')
+    error, shown = made('stream', name='stderr'), made('display_data')
+    assert broken(out, other)
+    assert not any(map(broken, [out, error, shown], [error, shown, other]))
 
 
 def test_unchecked_cells_are_found():
@@ -816,6 +836,10 @@ def test_notebook_is_clean(path):
     assert not [output for output in outputs if output.output_type == 'error']
     local = re.search(r'/(root|home|work|tmp|Users)/', json.dumps(outputs))
     assert not local, '출력에 이 컴퓨터의 경로가 있다'
+    cut = [
+        cell.source for cell in code for pair in pairwise(cell.outputs) if broken(*pair)
+    ]
+    assert not cut, '이어진 출력이 토막 나 있다: make notebooks'
     assert unchecked(code) == []
     for cell in code:
         assert 'NBVAL_IGNORE_OUTPUT' not in cell.source, f'{IGNORED} 태그를 쓴다'
@@ -864,6 +888,9 @@ def test_cold_start_figures_are_the_measured_ones():
     text = prose(NBS / '05_share.ipynb')
     assert f'ONNX가 {onnx:.1f}초, 체크포인트가 {checkpoint:.1f}초였습니다' in text
     assert f'`import torch`만 해도 {torch:.1f}초입니다' in text
+    vision = middle(found['import torchvision'])
+    told = f'2코어에서 {vision:.1f}초, `import torch`만은 {torch:.1f}초'
+    assert told in prose(NBS / 'parts/download.ipynb')
 
 
 def test_startup_figures_are_the_measured_ones():
