@@ -3,6 +3,7 @@
 `conftest`에 두면 `nbs/conftest.py`와 이름이 같아, 함께 돌릴 때 서로를 가린다.
 """
 
+import csv
 import os
 from pathlib import Path
 
@@ -26,3 +27,9 @@ def toy_album(folder):
             picture = Image.fromarray(image.permute(1, 2, 0).numpy())
             picture.resize((48, 40)).save(target / f'{i}.png')
     return folder
+
+
+def read_rows(path):
+    "`metrics.csv`의 줄마다 이름과 글"
+    with open(path, encoding='utf-8') as file:
+        return list(csv.DictReader(file))

@@ -1,6 +1,5 @@
 """명령 `cifar-lit` 전체: 남기는 것, 되읽기, 잘못된 입력, 죽은 W&B, 프로세스 여럿."""
 
-import csv
 import json
 import struct
 import subprocess
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from given import ENV
+from given import ENV, read_rows
 from PIL import Image
 
 ONE_EPOCH = (
@@ -20,11 +19,6 @@ ONE_EPOCH = (
 ).split()
 QUICK = ['--data.source', 'toy', *ONE_EPOCH]
 TWO_PROCESSES = '--trainer.accelerator cpu --trainer.devices 2'.split()
-
-
-def read_rows(path):
-    with open(path, encoding='utf-8') as file:
-        return list(csv.DictReader(file))
 
 
 def names_in(folder):

@@ -208,11 +208,24 @@ def _check_choosing(trainer):  # 검증하고 가장 좋은 체크포인트를 �
             )
 
 # %% ../../nbs/parts/cli.ipynb #3975eee8
+def _check_kept(checkpoint):  # 여럿을 남기면 이름이 달라야 한다.
+    named = '{' in (checkpoint.filename or '{epoch}')  # 주지 않으면 에포크와 스텝
+    if checkpoint.save_top_k not in (0, 1) and not named:
+        raise InputError(
+            f'checkpoint.save_top_k={checkpoint.save_top_k}: 같은 이름에 덮어쓰면 '
+            '가장 좋은 것을 잃습니다. --checkpoint.filename best-{epoch}-{step}처럼 '
+            '서로 다른 이름을 함께 주세요.'
+        )
+
+# %% ../../nbs/parts/cli.ipynb #72cdbe01
 class _Fitted(_Checked):
     def before_instantiate_classes(self):
         config = self.config[self.config.subcommand]
         if self.config.subcommand in restart.TRAINS:
             _check_choosing(config.trainer)
+            _check_kept(config.checkpoint)
+            if config.trainer.max_steps != -1:  # 검증하기 전에 끝날 수 있다.
+                config.early_stopping.strict = False
         if ranks.is_launched():
             devices, nodes = ranks.launched_devices()
             config.trainer.devices, config.trainer.num_nodes = devices, nodes

@@ -12,6 +12,7 @@ import secrets
 import signal
 import string
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from .files import InputError, remove_leftovers, write_whole
 from .ranks import is_launched, is_restarted, job_name, kept_batch_size
 from .recipes import option_values
 from .resume import Stopped, loader_states
-from .runs import find_run, read_record
+from .runs import find_run, lock_run, read_record
 from .saves import newest_checkpoint
 
 # %% ../../nbs/parts/restart.ipynb #33724b02
@@ -75,14 +76,16 @@ def open_run(
 ):  # `Resumed`
     "이어서 할 실행. 망가진 체크포인트는 알리고 건너뛴다. 없으면 `InputError`"
     record = read_record(folder)
-    if rank_zero_only.rank == 0:
-        remove_leftovers(Path(folder))
-    path, saved, damaged = newest_checkpoint(folder)
+    with ExitStack() as held:
+        if rank_zero_only.rank == 0:
+            held.callback(lock_run(Path(folder)).release)
+            remove_leftovers(Path(folder))
+        path, saved, damaged = newest_checkpoint(folder)
+        if path and rank_zero_only.rank == 0:
+            _make_last(Path(path))
     for problem in damaged:
         where = f'{path}(스텝 {saved["global_step"]:,})에서' if path else '처음부터'
         rank_zero_warn(f'{problem} 대신 {where} 이어서 합니다.')
-    if path and rank_zero_only.rank == 0:
-        _make_last(Path(path))
     config = yaml.safe_load(Path(folder, 'config.yaml').read_text(encoding='utf-8'))
     started_from = config.get('ckpt_path')
     return Resumed(folder, record, path, _step(saved), started_from, _division(saved))

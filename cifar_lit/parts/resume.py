@@ -13,11 +13,13 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from .augment import generator_seeds, seed_generators
@@ -102,10 +104,11 @@ def put_metrics(
         if not saved['attribute']:
             continue
         metric = model.get_submodule(saved['attribute'])
+        state = move_data_to_device(saved['state'], metric.device)
         if name in seen:
-            metric.merge_state(saved['state'])
+            metric.merge_state(state)
         else:
-            for part, value in saved['state'].items():
+            for part, value in state.items():
                 setattr(metric, part, value)
         metric._update_count += saved['updates']
         seen.add(name)
@@ -145,6 +148,9 @@ class _Steps(pl.Callback):
         [chosen] = generator_seeds(seed, trainer.current_epoch, [number])
         seed_generators(chosen)
         put_metrics(self.sums, pl_module)
+        # 이어서 하면 Lightning이 하나 더 세어, 스텝마다의 검증이 하나 앞선다.
+        total = trainer.fit_loop.epoch_loop.batch_progress.total
+        total.ready = total.started + 1
         if self.validated:
             val_loop = trainer.fit_loop.epoch_loop.val_loop
             val_loop.batch_progress.load_state_dict(self.validated)
@@ -210,6 +216,8 @@ class BestCheckpoint(ModelCheckpoint):
 
     def _save_checkpoint(self, trainer, filepath):
         if trainer.state.status == TrainerStatus.INTERRUPTED:
+            # save_on_exception: 가장 좋은 것을 덮어쓰지 않는다.
+            filepath = os.path.join(os.path.dirname(filepath), 'exception.ckpt')
             super()._save_checkpoint(trainer, filepath)
         else:
             self.waiting.append(filepath)
@@ -266,7 +274,8 @@ class StopSignals:
             self.release()
             raise Stopped(number)
         self.number, self._heard = number, time.monotonic()
-        os.write(sys.__stderr__.fileno(), _STOPPING.encode())
+        with suppress(OSError):  # 받는 쪽(tee 등)이 먼저 끝났을 수 있다.
+            os.write(sys.__stderr__.fileno(), _STOPPING.encode())
 
     def catch(self):
         if threading.current_thread() is not threading.main_thread():
@@ -335,6 +344,12 @@ class _Saving(pl.Callback):
             raise Stopped(number, trainer.global_step)
 
 # %% ../../nbs/parts/resume.ipynb #14317eba
+def _is_timed_out(trainer):  # `max_time`으로 멈춘 것은 늘려 주면 더 학습한다.
+    timers = (each for each in trainer.callbacks if isinstance(each, Timer))
+    left = (timer.time_remaining() for timer in timers)
+    return any(seconds is not None and seconds <= 0 for seconds in left)
+
+# %% ../../nbs/parts/resume.ipynb #3c36f3af
 class LastCheckpoint(_Saving):
     "때마다, 신호가 왔을 때, 끝났을 때 `last.ckpt`를 쓴다. 잘못된 인자에는 `InputError`"
 
@@ -359,7 +374,8 @@ class LastCheckpoint(_Saving):
     def on_train_end(self, trainer, pl_module):
         if trainer.fast_dev_run:
             return
-        self.stopped_early_at = trainer.max_epochs if trainer.should_stop else None
+        early = trainer.should_stop and not _is_timed_out(trainer)
+        self.stopped_early_at = trainer.max_epochs if early else None
         self.save(trainer)
         self.signals.release()
         self._stop(self.signals.number, trainer)

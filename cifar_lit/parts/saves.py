@@ -81,6 +81,8 @@ def newest_checkpoint(
         except InputError as error:
             damaged.append(str(error))
             continue
+        if 'loops' in saved and 'optimizer_states' not in saved:
+            continue  # save_weights_only로 쓴 것은 이어서 할 수 없다.
         found.append((saved['global_step'], path.name == 'last.ckpt', str(path), saved))
     *_, path, saved = max(found, key=lambda each: each[:2])
     return path, saved, damaged
