@@ -3,6 +3,7 @@
 끊어진 링크, 망가진 캐시, 빈 클래스, test/가 없는 폴더, 물결표, 보통의 DataLoader.
 """
 
+import os
 import shutil
 
 import pytest
@@ -11,7 +12,10 @@ from PIL import Image, features
 from torch.utils.data import DataLoader, Subset
 
 from cifar_lit.data import CIFAR10DataModule
+from cifar_lit.parts import download
+from cifar_lit.parts.batches import make_loader
 from cifar_lit.parts.files import InputError
+from cifar_lit.parts.shards import write_shards
 
 
 def module(folder, **changes):
@@ -143,3 +147,55 @@ def test_an_ordinary_dataloader_reads_the_parts(toy_folder, changes, workers):
         assert labels.shape == (4,) and labels.dtype == torch.int64
     images, labels = next(iter(dm.val_dataloader()))
     assert images.shape == (4, 3, 32, 32) and labels.shape == (4,)
+
+
+def test_hidden_folders_are_not_pictures(toy_folder):
+    for name in ('.cifar_lit/bird-32px.npz', '.ipynb_checkpoints/0-checkpoint.png'):
+        file = toy_folder / 'train/bird' / name
+        file.parent.mkdir()
+        file.touch()
+    assert len(module(toy_folder).cifar_train) == 54
+
+
+def test_going_over_a_dataset_ends(toy_folder):
+    dm = module(toy_folder)
+    assert len(list(dm.cifar_train)) == 54 and len(list(dm.cifar_val)) == 6
+    image, label = next(iter(dm.cifar_val))
+    assert torch.equal(image, dm.cifar_val[0][0]) and label == dm.cifar_val[0][1]
+
+
+def test_a_whole_dataset_is_shuffled_epoch_after_epoch(toy_folder):
+    loader = make_loader(module(toy_folder).cifar_test, 10, shuffle=True)
+    first, second = (torch.cat([x for x, _ in loader]) for _ in range(2))
+    assert not torch.equal(first, second)
+    assert held_in(first) == held_in(second) and len(first) == 30
+
+
+def test_shards_of_what_is_not_an_album(toy_folder, tmp_path):
+    for folder in (tmp_path / 'nope', toy_folder / 'train/bird/0.png'):
+        with pytest.raises(InputError, match=f'{folder.name}: 사진 폴더가 아닙니다'):
+            write_shards(folder, tmp_path / 'out')
+
+
+def test_shards_with_an_empty_test_folder_take_nothing_for_it(toy_folder, tmp_path):
+    shutil.rmtree(toy_folder / 'test')
+    (toy_folder / 'test').mkdir()
+    made = write_shards(toy_folder, tmp_path / 'out', workers=1)
+    assert not made['held_out'] and made['shards']['test'] == []
+    assert sum(shard['items'] for shard in made['shards']['train']) == 60
+
+
+def test_shards_of_names_that_are_not_utf8(toy_folder, tmp_path):
+    name = os.fsdecode('새'.encode('cp949'))
+    for split in ('train', 'test'):
+        (toy_folder / split / 'bird').rename(toy_folder / split / name)
+    assert name in write_shards(toy_folder, tmp_path / 'out', workers=1)['classes']
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    def refused(root):
+        raise PermissionError(13, 'Permission denied')
+
+    monkeypatch.setattr(download, 'cifar10_faults', refused)
+    with pytest.raises(InputError, match='Permission denied'):
+        download.download_cifar10(tmp_path)

@@ -15,20 +15,15 @@ import numpy as np
 from PIL import Image
 
 from .files import InputError
-from .pictures import fit_picture, read_picture
+from .pictures import fit_picture, picture_files, read_picture
 
 # %% ../../nbs/parts/answers.ipynb #d9262586
 def _find_files(text):
     "폴더의 파일, 와일드카드에 맞는 파일, 또는 그 파일"
     if os.path.isdir(text):
-        return sorted(
-            os.path.join(at, name)
-            for at, _, names in os.walk(text)
-            for name in names
-            if not name.startswith('.')
-        )
+        return sorted(picture_files(text))
     if glob.has_magic(text) and not os.path.exists(text):
-        return sorted(glob.glob(text, recursive=True))
+        return sorted(filter(os.path.isfile, glob.glob(text, recursive=True)))
     return [text]
 
 

@@ -143,6 +143,9 @@ class PictureSubset(Subset):
     def __getitem__(self, pick):
         return self.__getitems__([pick])[0]
 
+    def __iter__(self):  # 번호에 끝이 없으므로(에포크) 스스로 멈춘다.
+        return (self[pick] for pick in range(len(self)))
+
     def __getitems__(self, picks):
         epoch, picks = np.divmod(np.asarray(picks), len(self))
         indices = self.indices[picks]
@@ -517,6 +520,12 @@ def _check_same_data(dataset, batch_size, seed):  # 프로세스마다 같은가
     check_same({**facts, '데이터': fingerprint(dataset)})
 
 
+def _counting(dataset):  # 에포크가 든 번호를 아는 것
+    if isinstance(dataset, PictureSubset):
+        return dataset
+    return PictureSubset(dataset, np.arange(len(dataset)))
+
+
 def _nearby(dataset):  # 조각이면 가까운 것끼리 섞는다.
     rows = getattr(dataset, 'indices', None)
     names = [name for name in ('order', 'expect') if hasattr(rows, name)]
@@ -550,6 +559,6 @@ def make_loader(
             n, seed, rank=rank, world_size=world_size, **_nearby(dataset)
         )
         options |= {'batch_size': batch_size, 'sampler': sampler}
-        return ResumableLoader(dataset, **options)
+        return ResumableLoader(_counting(dataset), **options)
     share = ShareSampler(n, rank, world_size) if world_size > 1 else None
     return PictureLoader(dataset, batch_size=size, sampler=share, **options)

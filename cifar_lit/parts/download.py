@@ -158,9 +158,9 @@ def download_cifar10(
 ):
     "없거나 다른 공식 파일만 받아서 푼다. 받지 못하면 `InputError`"
     root, url = Path(data_dir).expanduser(), mirror or _URL
-    if not cifar10_faults(root):
-        return
     try:
+        if not cifar10_faults(root):
+            return
         root.mkdir(parents=True, exist_ok=True)
         with _one_at_a_time(root, seconds):
             if faults := cifar10_faults(root):

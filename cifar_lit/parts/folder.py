@@ -22,7 +22,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from .archive import stored_records
 from .batches import split_indices
 from .files import InputError, progress_bar, write_whole
-from .pictures import read_picture
+from .pictures import picture_files, read_picture
 
 # %% ../../nbs/parts/folder.ipynb #c2986181
 def _split_folders(folder):
@@ -71,13 +71,6 @@ def _stamp(file):
         return -1, 0
     return stat.st_size, stat.st_mtime_ns
 
-
-def _picture_files(folder):
-    for at, _, names in os.walk(folder):
-        for name in names:
-            if not name.startswith('.') and name != 'Thumbs.db':
-                yield os.path.join(at, name)
-
 # %% ../../nbs/parts/folder.ipynb #58883d05
 def list_pictures(
     folder: str,  # 사진 폴더
@@ -88,7 +81,7 @@ def list_pictures(
     rows = []
     for at in (train, test) if test else (train,):
         for k, name in enumerate(classes):
-            files = sorted(_picture_files(at / name))
+            files = sorted(picture_files(at / name))
             if not files and at == train:
                 raise InputError(
                     f'{at / name}/에 사진이 없습니다. 사진을 넣거나 폴더를 지우세요.'

@@ -7,6 +7,7 @@ __all__ = ['SHARD_ITEMS', 'HEAD', 'LABEL', 'checksum', 'encode_shard', 'item_byt
 
 # %% ../../nbs/parts/shards.ipynb #7b984c4e
 import json
+import os
 import tempfile
 from itertools import chain
 from pathlib import Path
@@ -109,7 +110,7 @@ def _is_error(picture):
 def _plan(folder, out, classes, items):  # 조각의 경로와 거기 쓸 행
     rows = list_pictures(folder, classes)
     is_train = np.array([row[0] for row in rows])
-    if is_train.all():
+    if not Path(folder, 'test').is_dir():
         is_train = ~hold_out(np.array([row[1] for row in rows]))
     for split, chosen in (('train', is_train), ('test', ~is_train)):
         order = np.random.default_rng(0).permutation(np.flatnonzero(chosen))
@@ -185,10 +186,12 @@ def _write_index(out, about, plan, done):  # `index.json` 둘과 `shards.json`
 
 
 def _write_json(path, value):
-    write_output(path, json.dumps(value, ensure_ascii=False, indent=1).encode())
+    write_output(path, json.dumps(value, indent=1).encode())
 
 # %% ../../nbs/parts/shards.ipynb #8912aaae
 def _check_arguments(folder, out, image_size, items, workers):
+    if not os.path.isdir(folder):
+        raise InputError(f'{folder}: 사진 폴더가 아닙니다. 사진 폴더의 경로를 주세요.')
     if items < 1:
         raise InputError(f'items={items}: 조각 하나의 사진 수를 1 이상으로 주세요.')
     if image_size < 1 or items * item_bytes(image_size) >= 2**32:
