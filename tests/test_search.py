@@ -145,6 +145,34 @@ def test_a_bad_trial_is_pruned(place, monkeypatch):
     assert list(study.trials[-1].intermediate_values) == [0]
 
 
+def test_folders_of_another_search_are_not_scored(place, monkeypatch):
+    monkeypatch.setenv('WANDB_MODE', 'disabled')
+    search('sweep.yaml', trials=1)
+    (place / 'search.jsonl').unlink()
+    with pytest.raises(InputError, match='search/trial-000: 이 저널에 없는 시도'):
+        search('sweep.yaml', trials=1)
+    with pytest.raises(InputError, match='이 저널에 없는 시도'):
+        search('sweep.yaml', journal='search.log', trials=1)
+    assert search('sweep.yaml', journal='other.jsonl', trials=1).best_trial
+
+
+def test_a_finished_grid_trains_nothing_more(place, monkeypatch):
+    monkeypatch.setenv('WANDB_MODE', 'disabled')
+    grid = json.loads(json.dumps(SWEEP)) | {'method': 'grid'}
+    grid['parameters']['model.learning_rate'] = {'value': 1e-3}
+    write(place, grid)
+    for _ in range(2):
+        assert len(search('sweep.yaml').trials) == 2
+
+
+def test_a_journal_that_cannot_be_is_named(place):
+    (place / 'file').touch()
+    with pytest.raises(InputError, match='file/s.jsonl: 저널로 읽을 수 없습니다'):
+        search('sweep.yaml', journal='file/s.jsonl')
+    with pytest.raises(InputError, match='시도의 폴더 sweep.yaml를 만들 수 없습니다'):
+        search('sweep.yaml', journal='sweep.yaml.jsonl')
+
+
 def test_a_value_of_the_wrong_type_is_named(place, cli):
     wrong = json.loads(json.dumps(SWEEP))
     wrong['parameters']['data.batch_size'] = {'values': ['many']}
@@ -163,6 +191,8 @@ def test_a_value_of_the_wrong_type_is_named(place, cli):
         ({'method': 'guess'}, 'method=guess'),
         ({'method': 'grid'}, 'model.learning_rate에 values'),
         ({'parameters': {'data.batch_size': 32}}, 'sweep.yaml로 읽을 수'),
+        ({'parameters': {'data.batch_size': [4, 8]}}, 'parameters.data.batch_size'),
+        ({'parameters': {'data.source': 'photos'}}, 'parameters.data.source'),
         ({'command': ['python', 'train.py']}, 'cifar-lit fit'),
         ({'parameters': 3}, 'sweep.yaml로 읽을 수 없습니다'),
     ],

@@ -80,8 +80,8 @@ def _check_sweep(path, subcommand, method, goal, parameters):
 # %% ../../nbs/parts/search.ipynb #21a209e2
 def _distribution(path, name, given):  # Optuna의 분포
     optuna = require('optuna', 'search').distributions
-    kind = given.get('distribution')
     try:
+        kind = given.get('distribution')
         if 'values' in given:
             return optuna.CategoricalDistribution(given['values'])
         low, high = given['min'], given['max']
@@ -91,7 +91,7 @@ def _distribution(path, name, given):  # Optuna의 분포
             return optuna.IntDistribution(low, high)
         if kind in (None, 'uniform'):
             return optuna.FloatDistribution(float(low), float(high))
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f'{path}: parameters.{name}: {error!r}') from error
     raise InputError(
         f'{path}: parameters.{name}: distribution={kind}: uniform, int_uniform, '
@@ -120,8 +120,8 @@ def _about(sweep):
 def _open_journal(journal):  # Optuna의 저장소, 든 검색의 이름
     optuna = require('optuna', 'search')
     path = Path(journal).resolve()  # 저널의 자물쇠는 이 경로를 가리키는 링크이다.
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         _mend(path)
         backend = optuna.storages.journal.JournalFileBackend(str(path))
         storage = optuna.storages.JournalStorage(backend)
@@ -258,8 +258,8 @@ def _try_once(
     "한 번 학습하고 가장 좋았던 값을 낸다. 시작할 수 없는 값이면 `InputError`"
     integration = require('optuna_integration', 'search')
     trial.set_user_attr('lock', lock)
-    before = trial.user_attrs.get('run_dir')
-    run_dir = before or str(folder / f'trial-{trial.number:03d}')
+    name = trial.user_attrs.get('run_dir') or f'trial-{trial.number:03d}'
+    run_dir = str(folder / Path(name).name)  # 다른 폴더에서 시작한 것일 수도 있다.
     trial.set_user_attr('run_dir', run_dir)
     words = _words(sweep, _suggest(trial, sweep.parameters), run_dir)
     print(f'시도 {trial.number}: cifar-lit {shlex.join(words)}', flush=True)
@@ -281,6 +281,30 @@ def _check_numbers(trials, journal):
             'search.jsonl처럼 확장자가 있는 이름으로 주세요.'
         )
 
+# %% ../../nbs/parts/search.ipynb #ed5a044b
+def _make_folder(folder, study):
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f'시도의 폴더 {folder}를 만들 수 없습니다({error.strerror}). '
+            '--journal에 다른 이름을 주세요.'
+        ) from error
+    found = {path.parent.name for path in folder.glob('trial-*/config.yaml')}
+    known = (trial.user_attrs.get('run_dir') or '' for trial in study.get_trials())
+    others = sorted(found - {Path(path).name for path in known})
+    if others:
+        raise InputError(
+            f'{folder / others[0]}: 이 저널에 없는 시도입니다. {folder}를 치우거나 '
+            '--journal에 다른 이름을 주세요.'
+        )
+
+
+def _combinations(sweep):  # grid에서 할 수 있는 시도의 수
+    if sweep.method != 'grid':
+        return math.inf
+    return math.prod(len(each.choices) for each in sweep.parameters.values())
+
 # %% ../../nbs/parts/search.ipynb #994bd265
 def search(
     sweep: str,  # `sweep.yaml`
@@ -294,9 +318,10 @@ def search(
     found = read_sweep(sweep)
     study = open_study(found, journal)
     folder = Path(journal).with_suffix('')
-    folder.mkdir(exist_ok=True)
+    _make_folder(folder, study)
     name = f'{socket.gethostname()}-{uuid.uuid4().hex[:8]}.lock'
     done = optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED
+    trials = min(trials, _combinations(found))
     enough = [optuna.study.MaxTrialsCallback(trials, states=done)]
     with FileLock(folder / name):
         _take_over(study, folder)
