@@ -8,8 +8,7 @@ __all__ = ['evaluate']
 # %% ../nbs/04_evaluate.ipynb #1bc18930
 from pathlib import Path
 
-from .parts.evaluation import predict_split, restore_data
-from .parts.files import InputError
+from .parts.evaluation import check_data, predict_split, restore_data
 from .parts.restore import find_checkpoint, restore_net, run_folder
 
 # %% ../nbs/04_evaluate.ipynb #1c7acfc6
@@ -24,10 +23,6 @@ def evaluate(
     checkpoint = find_checkpoint(run)
     net, saved = restore_net(checkpoint, net)
     dm = restore_data(saved, **changes)
-    if dm.num_classes != saved['hyper_parameters']['num_classes']:
-        raise InputError(
-            f'{run}: 모델과 데이터({dm.source.name})의 클래스 수가 다릅니다. '
-            '학습에 쓴 데이터를 source에 주세요.'
-        )
+    check_data(dm, saved)
     home = Path(run_folder(checkpoint) or checkpoint)
     return predict_split(net, dm, split, name=home.resolve().name)

@@ -54,8 +54,9 @@ def classify(
     failed = 0
     for answer in predict(model, pictures, top_k=top_k, threshold=threshold):
         failed += answer.error is not None
-        text = answer.to_json() if as_json else answer
-        print(text, file=sys.stderr if answer.error and not as_json else sys.stdout)
+        out = sys.stderr if answer.error and not as_json else sys.stdout
+        text = answer.to_json() if as_json else str(answer)
+        print(text.encode('utf-8', 'backslashreplace').decode(), file=out)
     return failed
 
 # %% ../nbs/05_share.ipynb #b128df6c

@@ -1,10 +1,13 @@
 """평가 보고서: 아주 작은 폴더, 합성곱이 없는 신경망, 브라우저."""
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from given import ENV, toy_album
 from torch import nn
 
@@ -109,3 +112,23 @@ def test_report_opens_from_disk(browser, page_path, width, scheme):
     assert names == ['혼동 행렬', '손실이 큰 사진', '신뢰도 그림', '학습 곡선']
     color = page.evaluate('getComputedStyle(document.body).backgroundColor')
     assert (color == 'rgb(255, 255, 255)') == (scheme == 'light')
+
+
+def test_report_of_a_checkpoint_with_odd_names(folder, tmp_path, monkeypatch):
+    "다른 곳으로 옮긴 체크포인트, HTML로 읽힐 클래스의 이름"
+    monkeypatch.chdir(tmp_path)
+    name = '<img src=x onerror=alert(1)>'
+    shutil.copytree(folder / 'photos', 'photos')
+    saved = torch.load(folder / 'run/checkpoints/best.ckpt', weights_only=True)
+    data = saved['datamodule_hyper_parameters']
+    first, *others = data['classes']
+    for split in ('train', 'test'):
+        Path('photos', split, first).rename(Path('photos', split, name))
+    with pytest.raises(
+        InputError, match=f'모델이 배운 {first} 자리에 {re.escape(name)}'
+    ):
+        evaluate(folder / 'run', source='photos')
+    data['classes'] = [name, *others]
+    torch.save(saved, 'alone.ckpt')
+    page = Path(report('alone.ckpt', wandb=True)).read_text(encoding='utf-8')
+    assert name not in page and '&lt;img src=x onerror=alert(1)&gt;' in page

@@ -33,6 +33,7 @@ from cifar_lit.parts.pictures import read_picture
 from cifar_lit.parts.toy import toy_pictures
 from cifar_lit.share import (
     choose_threshold,
+    classify,
     export_onnx,
     export_safetensors,
     load_model,
@@ -333,6 +334,40 @@ def test_card_says_what_was_measured(run, tmp_path):
         x.metric_name for x in card_of(run / 'checkpoints/last.ckpt').data.eval_results
     }
     assert names == {'val_acc', 'val_loss'}
+
+
+def test_card_shows_names_as_they_are(run, tmp_path):
+    saved = torch.load(run / 'checkpoints/best.ckpt', weights_only=True)
+    data = saved['datamodule_hyper_parameters']
+    data['classes'] = ['a|b', '<i>', *data['classes'][2:]]
+    data['source_used'] = './toy'  # 이름만 toy인 사진 폴더
+    torch.save(saved, tmp_path / 'alone.ckpt')
+    export_safetensors(tmp_path / 'alone.ckpt', tmp_path / 'm.safetensors')
+    card = (tmp_path / 'README.md').read_text(encoding='utf-8')
+    assert '| 클래스 | a\\|b, &lt;i&gt;, ' in card
+    assert '장난감' not in card and '| 데이터 | toy/ |' in card
+
+
+@pytest.mark.parametrize('as_json', [False, True])
+def test_names_that_are_not_utf8_are_printed(run, album, as_json, capsys):
+    cp949 = os.fsdecode('사진.png'.encode('cp949'))
+    shutil.copy(album / 'plain.png', album / cp949)
+    with pytest.raises(UnicodeEncodeError):
+        cp949.encode()
+    assert classify(run, [album / cp949], as_json=as_json) == 0
+    assert '\\udcbb' in capsys.readouterr().out
+
+
+def test_hidden_files_of_a_folder_are_not_asked(run, album, capsys):
+    for path in BROKEN:
+        (album / path).unlink()
+    (album / '.cifar_lit').mkdir()
+    for name in ('.cifar_lit/cache.npz', 'Thumbs.db'):
+        (album / name).touch()
+    (album / 'more').mkdir()
+    assert classify(run, [album]) == 0
+    assert classify(run, [album / '*']) == 1  # Thumbs.db는 이름을 대고 준 것이다.
+    assert 'more' not in capsys.readouterr().err
 
 
 @pytest.fixture(scope='module')

@@ -14,6 +14,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
 from .evaluation import Evaluation
+from .plots import with_korean
 
 # %% ../../nbs/parts/calibration.ipynb #a8bd3e28
 def calibration_table(
@@ -56,6 +57,7 @@ def _draw_bars(top, bottom, table, few):
         bottom.bar(rows['low'], rows['pictures'], color=color, **wide)
 
 # %% ../../nbs/parts/calibration.ipynb #26527e36
+@with_korean
 def draw_reliability(
     e: Evaluation,
     bins: int = 15,  # 0~1을 나눌 구간 수

@@ -6,6 +6,7 @@
 __all__ = ['model_info', 'run_metrics', 'make_card']
 
 # %% ../../nbs/parts/cards.ipynb #f0157cf3
+import html
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +15,12 @@ from .extras import require
 from .restore import find_checkpoint, read_metrics, run_folder
 
 # %% ../../nbs/parts/cards.ipynb #ebaae47d
+def _source_name(source):  # 출처나 폴더의 이름
+    name = os.path.basename(source.rstrip('/'))
+    same = name in ('toy', 'cifar10') and name != source
+    return f'{name}/' if same else name  # 출처가 아니라 이름이 같은 폴더
+
+
 def model_info(
     saved: dict,  # 체크포인트의 내용
 ):  # JSON이 되는 `dict`
@@ -24,7 +31,7 @@ def model_info(
     kept = [name for name in ('learning_rate', 'channels_last') if name in hyper]
     packages = ('cifar_lit', 'torch', 'lightning')
     return {
-        'data': os.path.basename(str(data.get('source_used', '?')).rstrip('/')),
+        'data': _source_name(str(data.get('source_used', '?'))),
         'classes': list(data.get('classes', numbers)),
         'input_shape': list(hyper.get('input_shape', ())),
         'hyper_parameters': {name: hyper[name] for name in kept},
@@ -123,11 +130,17 @@ for answer in predict('{{ file }}', '사진.jpg'):
 """
 
 # %% ../../nbs/parts/cards.ipynb #6258e98d
+def _plain(name):  # 마크다운의 표에서 글자 그대로 보이게
+    return html.escape(name, quote=False).replace('|', '\\|')
+
+
 def _describe(info):
     "본문의 빈칸에 넣을 글"
     hyper, versions = info['hyper_parameters'], info['versions']
     return {
         **info,
+        'classes': [_plain(name) for name in info['classes']],
+        'data': _plain(info['data']),
         'title': f'{info["data"]} 이미지 분류기',
         'side': info['input_shape'][-1],
         'hyper': ', '.join(f'{name}={value}' for name, value in hyper.items()),

@@ -15,7 +15,7 @@ from .evaluation import Evaluation
 from .extras import require
 from .files import InputError
 from .pictures import normalize
-from .plots import draw_grid
+from .plots import draw_grid, with_korean
 
 # %% ../../nbs/parts/insight.ipynb #3761e817
 def hardest(
@@ -79,6 +79,7 @@ def grad_cam(
     return maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-12)
 
 # %% ../../nbs/parts/insight.ipynb #c8adf50e
+@with_korean
 def draw_cams(
     e: Evaluation,
     net: nn.Module,  # `e`를 낸 신경망

@@ -10,7 +10,12 @@ from importlib.resources import files
 from pathlib import Path
 
 from .calibration import calibration_error
-from .evaluation import Evaluation, check_split, restore_data
+from cifar_lit.parts.evaluation import (
+    Evaluation,
+    check_data,
+    check_split,
+    restore_data,
+)
 from .extras import require, write_output
 from .files import InputError
 from .insight import hardest
@@ -86,7 +91,9 @@ def _check(run, baseline, split, changes):
     check_split(split)
     for name in filter(None, (run, baseline)):
         _, saved = restore_net(find_checkpoint(name))
-        restore_data(saved, **changes).prepare_data()
+        dm = restore_data(saved, **changes)
+        check_data(dm, saved)
+        dm.prepare_data()
 
 
 def _home(run):
@@ -117,6 +124,7 @@ def report(
     }
     skip = [tag for tag, wish in wanted.items() if not wish]
     parameters = {'run': run, 'baseline': baseline, 'split': split, 'changes': changes}
+    parameters['home'] = str(home)
     notebook = run_notebook(TEMPLATES / 'report.ipynb', parameters, skip)
     page = to_page(notebook, f'평가 보고서: {home.resolve().name}', TEMPLATES)
     target = Path(output or home / 'report.html')

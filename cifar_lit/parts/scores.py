@@ -16,6 +16,7 @@ from sklearn.metrics import (
 )
 
 from .evaluation import Evaluation
+from .plots import with_korean
 
 # %% ../../nbs/parts/scores.ipynb #37dd435a
 def accuracy_interval(
@@ -68,6 +69,7 @@ def top_confusions(
     return pd.DataFrame(rows, columns=['label', 'prediction', 'pictures', 'share'])
 
 # %% ../../nbs/parts/scores.ipynb #4458b120
+@with_korean
 def draw_confusion(
     e: Evaluation,
 ):  # matplotlib `Figure`
@@ -99,7 +101,9 @@ def describe(
     "정확도와 구간, 잘 찾는 클래스와 못 찾는 클래스, 가장 잦은 착각"
     low, high = accuracy_interval(int(e.right.sum()), len(e))
     table = class_table(e)
-    recall, precision = table['recall'], table['precision']
+    recall = table['recall'][table['pictures'] > 0]
+    given = np.bincount(e.predictions, minlength=len(e.classes)) > 0
+    precision = table['precision'][given]
     lines = [
         f'{e.name}: {e.split} {len(e):,}장에서 정확도 {100 * e.accuracy:.1f} % '
         f'(95 % 구간 {100 * low:.1f}~{100 * high:.1f}), 손실 {e.loss:.3f}',
