@@ -177,12 +177,12 @@ def test_shards_of_what_is_not_an_album(toy_folder, tmp_path):
             write_shards(folder, tmp_path / 'out')
 
 
-def test_shards_with_an_empty_test_folder_take_nothing_for_it(toy_folder, tmp_path):
+def test_shards_with_an_empty_test_folder_are_refused(toy_folder, tmp_path):
     shutil.rmtree(toy_folder / 'test')
     (toy_folder / 'test').mkdir()
-    made = write_shards(toy_folder, tmp_path / 'out', workers=1)
-    assert not made['held_out'] and made['shards']['test'] == []
-    assert sum(shard['items'] for shard in made['shards']['train']) == 60
+    with pytest.raises(InputError, match='photos/test/에 사진이 없습니다'):
+        write_shards(toy_folder, tmp_path / 'out', workers=1)
+    assert not list(tmp_path.glob('out/*/*.bin'))
 
 
 def test_shards_of_names_that_are_not_utf8(toy_folder, tmp_path):

@@ -12,6 +12,7 @@ from given import ENV, toy_album
 from torch import nn
 
 from cifar_lit.evaluate import evaluate
+from cifar_lit.model import LitModel
 from cifar_lit.parts.files import InputError
 from cifar_lit.parts.insight import grad_cam, label_issues
 from cifar_lit.parts.report import report
@@ -128,7 +129,11 @@ def test_report_of_a_checkpoint_with_odd_names(folder, tmp_path, monkeypatch):
         InputError, match=f'모델이 배운 {first} 자리에 {re.escape(name)}'
     ):
         evaluate(folder / 'run', source='photos')
-    data['classes'] = [name, *others]
+    data['classes'] = [f'{name}é', *others]
+    for split in ('train', 'test'):  # 같은 글자를 다르게 적은 것(NFD)
+        Path('photos', split, name).rename(Path('photos', split, f'{name}e\u0301'))
+    saved['state_dict'] = LitModel((3, 32, 32), 3).state_dict()
+    saved.pop('net', None)  # config.yaml 없이도 되살아나는 신경망
     torch.save(saved, 'alone.ckpt')
     page = Path(report('alone.ckpt', wandb=True)).read_text(encoding='utf-8')
     assert name not in page and '&lt;img src=x onerror=alert(1)&gt;' in page

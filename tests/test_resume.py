@@ -48,7 +48,8 @@ def test_weights_alone_are_not_resumed(here, tmp_path):
     last = tmp_path / 'run/checkpoints/last.ckpt'
     assert newest_checkpoint(tmp_path / 'run')[0] == str(last)
     last.rename(tmp_path / 'last.ckpt')
-    assert newest_checkpoint(tmp_path / 'run') == (None, None, [])
+    assert '가중치만 들어 있어' in here('resume', 'run')
+    assert not last.exists()
 
 
 def test_several_best_checkpoints_need_their_own_names(here, tmp_path):
@@ -79,6 +80,7 @@ def test_an_exception_does_not_replace_the_best(here, tmp_path, monkeypatch):
         for name in ('best', 'exception')
     }
     assert steps == {'best': 4, 'exception': 6}
+    assert newest_checkpoint(tmp_path / 'run')[0] == str(place / 'best.ckpt')
 
 
 def test_a_signal_is_kept_though_nobody_reads_the_words(monkeypatch):

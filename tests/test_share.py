@@ -346,6 +346,11 @@ def test_card_shows_names_as_they_are(run, tmp_path):
     card = (tmp_path / 'README.md').read_text(encoding='utf-8')
     assert '| 클래스 | a\\|b, &lt;i&gt;, ' in card
     assert '장난감' not in card and '| 데이터 | toy/ |' in card
+    data['source_used'] = '<i>x'
+    torch.save(saved, tmp_path / 'alone.ckpt')
+    export_safetensors(tmp_path / 'alone.ckpt', tmp_path / 'm.safetensors')
+    card = (tmp_path / 'README.md').read_text(encoding='utf-8')
+    assert '# &lt;i&gt;x 이미지 분류기' in card
 
 
 @pytest.mark.parametrize('as_json', [False, True])

@@ -197,5 +197,6 @@ def make_card(
     )
     words = {'toy': toy, 'metrics': metrics, 'license': license, 'file': file}
     words = _describe(info) | words
+    words['title'] = _plain(words['title'])
     template = _WHAT + _SCORES + _LIMITS
     return hub.ModelCard.from_template(head, template_str=template, **words)

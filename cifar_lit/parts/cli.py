@@ -224,8 +224,9 @@ class _Fitted(_Checked):
         if self.config.subcommand in restart.TRAINS:
             _check_choosing(config.trainer)
             _check_kept(config.checkpoint)
-            if config.trainer.max_steps != -1:  # 검증하기 전에 끝날 수 있다.
-                config.early_stopping.strict = False
+            stops = config.early_stopping
+            if config.trainer.max_steps != -1 and stops.monitor == VAL_LOSS:
+                stops.strict = False  # 검증하기 전에 끝날 수 있다.
         if ranks.is_launched():
             devices, nodes = ranks.launched_devices()
             config.trainer.devices, config.trainer.num_nodes = devices, nodes
@@ -376,6 +377,7 @@ _INFOS = (
     'Restoring states',
     'Restored all states',
     'Loaded model weights',
+    'was raised with message',  # 파일의 이름을 다르게 말한다
     'litlogger',
     '`Trainer.fit` stopped',
     'to estimate number of stepping batches',

@@ -8,6 +8,7 @@ __all__ = ['Evaluation', 'check_split', 'predict_split', 'check_data', 'restore_
 # %% ../../nbs/parts/evaluation.ipynb #bc2cc321
 from dataclasses import dataclass, field, replace
 from inspect import signature
+from unicodedata import normalize as normalize_name
 
 import numpy as np
 import torch
@@ -111,17 +112,17 @@ def check_data(
 ):
     "모델이 배운 클래스의 데이터인가. 아니면 `InputError`"
     learned = saved.get('datamodule_hyper_parameters', {}).get('classes')
-    count, where = saved['hyper_parameters']['num_classes'], dm.source.name
+    count = saved['hyper_parameters']['num_classes']
     advice = '학습에 쓴 데이터를 source에 주세요.'
     if dm.num_classes != count:
         raise InputError(
-            f'{where}: 클래스가 {dm.num_classes}개인데 모델은 {count}개를 배웠습니다. '
-            f'{advice}'
+            f'{dm.source.name}: 클래스가 {dm.num_classes}개인데 모델은 {count}개를 '
+            f'배웠습니다. {advice}'
         )
     for ours, theirs in zip(learned or dm.classes, dm.classes):
-        if ours != theirs:
+        if normalize_name('NFC', ours) != normalize_name('NFC', theirs):
             raise InputError(
-                f'{where}: 모델이 배운 {ours} 자리에 {theirs}이(가) 있습니다. '
+                f'{dm.source.name}: 모델이 배운 {ours} 자리에 {theirs}이(가) 있습니다. '
                 f'폴더의 이름을 되돌리거나, {advice}'
             )
 

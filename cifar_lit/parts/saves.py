@@ -68,7 +68,7 @@ def newest_checkpoint(
     folder: str,  # 실행 폴더
 ):  # 경로와 내용(없으면 None 둘), 망가진 것의 까닭의 목록
     "`checkpoints/*.ckpt` 가운데 온전하고 스텝이 가장 많은 것. 같으면 `last.ckpt`"
-    found, damaged = [(-1, False, None, None)], []
+    found, damaged, alone = [(-1, False, None, None)], [], []
     for path in sorted(Path(folder, 'checkpoints').glob('*.ckpt')):
         if path.is_dir():  # 건너뛰면 처음부터 하면서 덮어쓴다.
             raise InputError(
@@ -82,7 +82,15 @@ def newest_checkpoint(
             damaged.append(str(error))
             continue
         if 'loops' in saved and 'optimizer_states' not in saved:
-            continue  # save_weights_only로 쓴 것은 이어서 할 수 없다.
+            alone.append(path)  # save_weights_only로 쓴 것
+            continue
+        if path.name == 'exception.ckpt' and 'resume' not in saved:
+            continue  # 스텝의 한가운데에서 쓴 것
         found.append((saved['global_step'], path.name == 'last.ckpt', str(path), saved))
     *_, path, saved = max(found, key=lambda each: each[:2])
+    if alone and not path:  # 처음부터 하면 그것을 덮어쓴다.
+        raise InputError(
+            f'{alone[0]}: 가중치만 들어 있어(save_weights_only) 이어서 할 수 없습니다. '
+            '--run_dir에 새 폴더를 주고 처음부터 학습하세요.'
+        )
     return path, saved, damaged

@@ -110,7 +110,12 @@ def _is_error(picture):
 def _plan(folder, out, classes, items):  # 조각의 경로와 거기 쓸 행
     rows = list_pictures(folder, classes)
     is_train = np.array([row[0] for row in rows])
-    if not Path(folder, 'test').is_dir():
+    held_out = not Path(folder, 'test').is_dir()
+    if is_train.all() and not held_out:
+        raise InputError(
+            f'{folder}/test/에 사진이 없습니다. 사진을 두거나 폴더를 지우세요.'
+        )
+    if held_out:
         is_train = ~hold_out(np.array([row[1] for row in rows]))
     for split, chosen in (('train', is_train), ('test', ~is_train)):
         order = np.random.default_rng(0).permutation(np.flatnonzero(chosen))
