@@ -37,7 +37,8 @@ notebooks: .venv/ready ## 고친 노트북을 정리하고, 내보내고, 돌리
 	$(BIN)/nbdev_clean
 	$(BIN)/ruff format nbs
 	$(BIN)/nbdev_export
-	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.coalesce_streams=True $(NOTEBOOKS)
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(NOTEBOOKS)
+	$(BIN)/jupyter nbconvert --coalesce-streams $(NOTEBOOKS)
 	$(BIN)/jupyter nbconvert --to markdown --output-dir . --output README nbs/index.ipynb
 
 torture: .venv/ready ## 학습을 KILLS번(200) 죽이고 이어서 한 다음, 멈추지 않은 것과 비트까지 비교한다
