@@ -3,7 +3,6 @@
 import os
 import shutil
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from cifar_lit.model import LitModel
 from cifar_lit.parts.files import InputError
 from cifar_lit.parts.restart import open_run
-from cifar_lit.parts.resume import LastCheckpoint, StopSignals, put_metrics
+from cifar_lit.parts.resume import StopSignals, put_metrics
 from cifar_lit.parts.runs import lock_run
 from cifar_lit.parts.saves import newest_checkpoint
 
@@ -92,17 +91,21 @@ def test_a_signal_is_kept_though_nobody_reads_the_words(monkeypatch):
     assert signals.number == 2
 
 
-@pytest.mark.parametrize(('left', 'remembered'), [(0.0, None), (9.0, 3), (None, 3)])
-def test_time_that_ran_out_is_not_stopping_early(monkeypatch, left, remembered):
-    timer = Timer(duration={'seconds': 60})
-    monkeypatch.setattr(timer, 'time_remaining', lambda stage='train': left)
-    trainer = SimpleNamespace(
-        fast_dev_run=False, should_stop=True, max_epochs=3, callbacks=[timer]
-    )
-    last = LastCheckpoint()
-    monkeypatch.setattr(last, 'save', lambda trainer: None)
-    last.on_train_end(trainer, None)
-    assert last.stopped_early_at == remembered
+def test_more_time_trains_on_from_the_next_epoch(here, tmp_path, monkeypatch):
+    step, seen = LitModel.training_step, []
+
+    def counted(self, batch, batch_idx):
+        seen.append(batch_idx)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(LitModel, 'training_step', counted)
+    # 한 스텝을 1초로 센다.
+    monkeypatch.setattr(Timer, 'time_elapsed', lambda self, stage='train': len(seen))
+    options = '--trainer.limit_train_batches 4 --trainer.max_epochs 9'.split()
+    assert here('fit', *TOY, *options, '--trainer.max_time', '00:00:00:06') is None
+    assert seen == [0, 1, 2, 3, 0, 1]
+    assert here('resume', 'run', '--trainer.max_time', '00:00:00:11') is None
+    assert seen[6:] == [0, 1, 2, 3, 0]
 
 
 def test_validation_by_steps_comes_at_the_same_steps_when_resumed(

@@ -30,6 +30,7 @@ from cifar_lit.cli import main
 from cifar_lit.evaluate import evaluate
 from cifar_lit.parts.files import InputError
 from cifar_lit.parts.pictures import read_picture
+from cifar_lit.parts.runner import ask_files
 from cifar_lit.parts.toy import toy_pictures
 from cifar_lit.share import (
     choose_threshold,
@@ -353,13 +354,22 @@ def test_card_shows_names_as_they_are(run, tmp_path):
     assert '# &lt;i&gt;x 이미지 분류기' in card
 
 
+@pytest.fixture
+def odd_name(album):
+    "UTF-8이 아닌 이름(CP949)의 사진"
+    name = os.fsdecode('사진.png'.encode('cp949'))
+    shutil.copy(album / 'plain.png', album / name)
+    return str(album / name)
+
+
 @pytest.mark.parametrize('as_json', [False, True])
-def test_names_that_are_not_utf8_are_printed(run, album, as_json, capsys):
-    cp949 = os.fsdecode('사진.png'.encode('cp949'))
-    shutil.copy(album / 'plain.png', album / cp949)
-    with pytest.raises(UnicodeEncodeError):
-        cp949.encode()
-    assert classify(run, [album / cp949], as_json=as_json) == 0
+def test_names_that_are_not_utf8_are_printed(run, odd_name, as_json, capsys):
+    assert classify(run, [odd_name], as_json=as_json) == 0
+    assert '\\udcbb' in capsys.readouterr().out
+
+
+def test_runner_prints_names_that_are_not_utf8(onnx, odd_name, capsys):
+    assert ask_files(onnx / 'model.onnx', [odd_name]) == 0
     assert '\\udcbb' in capsys.readouterr().out
 
 

@@ -284,11 +284,8 @@ def even_batch_size(
             f'trainer.devices에 {n} 이하를 주거나 이미지를 더 넣으세요.'
         )
     most, least = math.ceil(n / world_size), n // world_size
-    smaller, larger = (
-        range(min(batch_size, most), 0, -1),
-        range(batch_size + 1, most + 1),
-    )
-    sizes = chain(smaller, larger)
+    smaller = range(min(batch_size, most), 0, -1)
+    sizes = chain(smaller, range(batch_size + 1, most + 1))
     even = (b for b in sizes if math.ceil(most / b) == math.ceil(least / b))
     return next(even)
 

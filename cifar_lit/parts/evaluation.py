@@ -126,7 +126,7 @@ def check_data(
                 f'폴더의 이름을 되돌리거나, {advice}'
             )
 
-
+# %% ../../nbs/parts/evaluation.ipynb #6d317c1c
 def restore_data(
     saved: dict,  # 체크포인트의 내용, `read_checkpoint`가 준 것
     **changes,  # 저장된 것 대신 쓸 `CIFAR10DataModule`의 인자

@@ -62,7 +62,8 @@ def ask_files(
             failed = 1
         else:
             answers = [f'{name:>10} {100 * p:5.1f} %' for name, p in best]
-            print(*answers, picture, sep='  ')
+            name = str(picture).encode('utf-8', 'backslashreplace').decode()
+            print(*answers, name, sep='  ')
     return failed
 
 # %% ../../nbs/parts/runner.ipynb #67a3ade2

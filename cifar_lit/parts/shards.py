@@ -107,14 +107,8 @@ def _is_error(picture):
     return isinstance(picture, InputError)
 
 
-def _plan(folder, out, classes, items):  # 조각의 경로와 거기 쓸 행
-    rows = list_pictures(folder, classes)
+def _plan(rows, out, items, held_out):  # 조각의 경로와 거기 쓸 행
     is_train = np.array([row[0] for row in rows])
-    held_out = not Path(folder, 'test').is_dir()
-    if is_train.all() and not held_out:
-        raise InputError(
-            f'{folder}/test/에 사진이 없습니다. 사진을 두거나 폴더를 지우세요.'
-        )
     if held_out:
         is_train = ~hold_out(np.array([row[1] for row in rows]))
     for split, chosen in (('train', is_train), ('test', ~is_train)):
@@ -228,8 +222,13 @@ def write_shards(
     classes = folder_classes(folder)
     about = {'classes': classes, 'image_size': image_size, 'items': items}
     about['held_out'] = not Path(folder, 'test').is_dir()
-    about['pictures'] = picture_key(list_pictures(folder, classes))
-    plan = list(_plan(folder, out, classes, items))
+    rows = list_pictures(folder, classes)
+    if not about['held_out'] and all(is_train for is_train, *_ in rows):
+        raise InputError(
+            f'{folder}/test/에 사진이 없습니다. 사진을 두거나 폴더를 지우세요.'
+        )
+    about['pictures'] = picture_key(rows)
+    plan = list(_plan(rows, out, items, about['held_out']))
     progress, done = _open_progress(out, about)
     with progress:
         settings = image_size, on_bad_image, workers
