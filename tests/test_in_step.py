@@ -473,6 +473,8 @@ def test_fast_is_left_of_the_others():
     small = epochs * (len(sizes) - 1) // len(sizes)
     pixels = '픽셀과 '.join(map(str, sizes[:-1]))
     assert f'bf16에서 `fast`의 앞의 {small}점은 {pixels}픽셀로' in text
+    small = 2 * len(raced(BF16)[EARLIER][0]['curve']) // 3  # 크기 셋의 앞의 둘
+    assert f'`{EARLIER}`의 앞의 {small}점은 두 그림 모두 20픽셀과 26픽셀로' in text
 
 
 def test_the_race_is_drawn_as_it_was_run():
